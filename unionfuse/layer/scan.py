@@ -1,0 +1,149 @@
+"""Read one directory of one layer: its names, its whiteouts, whether it is opaque."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from unionfuse.layer import names
+from unionfuse.syscalls import xattr
+from unionfuse.syscalls.fdpath import fd_path
+
+if TYPE_CHECKING:
+    from unionfuse.layer.directory import LayerDir
+
+_WHITEOUT_DEV = 0  # makedev(0, 0)
+_OPEN_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one directory of one layer holds.
+
+    Attributes:
+        entries: (name, S_IFMT of the mode) of what is there, in the order of the disk.
+        whiteouts: names that it hides in the layers below.
+        opaque: whether it hides all names of the layers below.
+        impure: whether it may hold copied-up objects, which have an origin.
+    """
+
+    entries: list[tuple[bytes, int]] = field(default_factory=list)
+    whiteouts: set[bytes] = field(default_factory=set)
+    opaque: bool = False
+    impure: bool = False
+
+
+def scan(directory: LayerDir) -> Scan:
+    """Read `directory`.
+
+    A layer with both `.wh.NAME` and NAME shows NAME and hides it below (layer.md: whiteouts
+    apply to the layers below only).
+
+    Raises:
+        OSError: EACCES where the directory may not be listed.
+    """
+    found = Scan()
+    fd = open_for_listing(directory)
+    try:
+        path = fd_path(fd)
+        present = _readable_names(path)
+        found.opaque = _has_opaque_xattr(path, present)
+        found.impure = any(name in present for name in names.IMPURE_XATTRS)
+        with_xwhiteouts = _has_xwhiteouts(path, present)
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                _classify(found, fd, entry, with_xwhiteouts)
+    finally:
+        os.close(fd)
+    return found
+
+
+def open_for_listing(directory: LayerDir) -> int:
+    """Open `directory` to list it, leaving its access time alone where the kernel lets us."""
+    try:
+        return os.open(b".", _OPEN_LIST | os.O_NOATIME, dir_fd=directory.fd())
+    except PermissionError:  # O_NOATIME is for the owner and CAP_FOWNER
+        return os.open(b".", _OPEN_LIST, dir_fd=directory.fd())
+
+
+def is_opaque(directory: LayerDir) -> bool:
+    """Tell whether `directory` hides what the layers below have at its place."""
+    fd = directory.fd()
+    path = fd_path(fd)
+    if _has_opaque_xattr(path, _readable_names(path)):
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(names.OPAQUE_FILE, dir_fd=fd, follow_symlinks=False)
+        return True
+    return False
+
+
+def is_whiteout(st: os.stat_result) -> bool:
+    """Tell whether a file with this status is a whiteout of the kernel's form."""
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == _WHITEOUT_DEV
+
+
+def _classify(found: Scan, fd: int, entry: os.DirEntry[str], with_xwhiteouts: bool) -> None:
+    name = os.fsencode(entry.name)
+    if name.startswith(names.WHITEOUT_PREFIX):
+        if name == names.OPAQUE_FILE:
+            found.opaque = True
+        elif not name.startswith(names.AUFS_META_PREFIX):
+            found.whiteouts.add(name[len(names.WHITEOUT_PREFIX) :])
+        return
+    if entry.is_dir(follow_symlinks=False):
+        fmt = stat.S_IFDIR
+    elif entry.is_symlink():
+        fmt = stat.S_IFLNK
+    elif entry.is_file(follow_symlinks=False):
+        if with_xwhiteouts and _is_xwhiteout(fd, name, entry):
+            found.whiteouts.add(name)
+            return
+        fmt = stat.S_IFREG
+    else:
+        st = entry.stat(follow_symlinks=False)
+        if is_whiteout(st):
+            found.whiteouts.add(name)
+            return
+        fmt = stat.S_IFMT(st.st_mode)
+    found.entries.append((name, fmt))
+
+
+def _readable_names(path: bytes) -> list[bytes]:
+    """Return the names of all attributes of the directory, none where they are not readable."""
+    try:
+        return xattr.names(path)
+    except PermissionError:
+        return []
+
+
+def _has_opaque_xattr(path: bytes, present: list[bytes]) -> bool:
+    return any(
+        name in present and (xattr.get_or_none(path, name) or b"")[:1] == b"y"
+        for name in names.OPAQUE_XATTRS
+    )
+
+
+def _has_xwhiteouts(path: bytes, present: list[bytes]) -> bool:
+    if any(name in present for name in names.XWHITEOUTS_XATTRS):
+        return True
+    return any(
+        name in present and xattr.get_or_none(path, name) == b"x"
+        for name in names.OPAQUE_XATTRS[:2]
+    )
+
+
+def _is_xwhiteout(fd: int, name: bytes, entry: os.DirEntry[str]) -> bool:
+    if entry.stat(follow_symlinks=False).st_size:
+        return False
+    try:
+        present = xattr.names(fd_path(fd, name))
+    except OSError as err:
+        if err.errno == errno.EACCES:
+            return False
+        raise
+    return any(mark in present for mark in names.WHITEOUT_XATTRS)

@@ -1,0 +1,200 @@
+"""Write to the upper: whiteouts, opaque marks and publishing, in the best form allowed.
+
+Everything that appears in the upper appears by one rename or link from WORKDIR/work, or by
+one mknod: a crash leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from unionfuse.layer import names
+from unionfuse.layer.workdir import Workdir, remove_tree
+from unionfuse.syscalls import xattr
+from unionfuse.syscalls.fdpath import fd_path
+from unionfuse.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat2
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_WHITEOUT_MODE = stat.S_IFCHR  # the kernel's whiteouts have mode 0
+
+
+@dataclass(frozen=True, slots=True)
+class UpperFormat:
+    """The forms of markers that this process may write into this upper.
+
+    Attributes:
+        char_whiteouts: char 0:0 whiteouts; otherwise `.wh.NAME` files.
+        prefix: `trusted.overlay.` or `user.overlay.`; None where there are no attributes.
+    """
+
+    char_whiteouts: bool
+    prefix: bytes | None
+
+    @classmethod
+    def probe(cls, workdir: Workdir) -> UpperFormat:
+        """Find out by trying in WORKDIR/work."""
+        return cls(_probe_char_whiteouts(workdir), _probe_xattr_prefix(workdir))
+
+
+class Upper:
+    """The writable layer's markers and its workdir."""
+
+    def __init__(self, workdir: Workdir, fmt: UpperFormat) -> None:
+        """Write with `fmt`, preparing things in `workdir`."""
+        self.workdir = workdir
+        self.format = fmt
+        self.work_fd = workdir.work_fd
+
+    def whiteout(self, dir_fd: int, name: bytes) -> None:
+        """Hide `name` of the layers below; the upper itself has nothing of that name.
+
+        Raises:
+            OSError: ENAMETOOLONG in the `.wh.` form for names over 251 bytes.
+        """
+        if self.format.char_whiteouts:
+            os.mknod(name, _WHITEOUT_MODE, 0, dir_fd=dir_fd)
+        else:
+            os.close(os.open(names.WHITEOUT_PREFIX + name, _CREATE, 0, dir_fd=dir_fd))
+
+    def replace_by_whiteout(self, dir_fd: int, name: bytes, is_dir: bool) -> None:
+        """Remove `name` (for a directory: with the markers in it) and hide it below, at once."""
+        temp = self.workdir.temp_name()
+        if self.format.char_whiteouts:
+            os.mknod(temp, _WHITEOUT_MODE, 0, dir_fd=self.work_fd)
+            try:
+                self._swap(temp, dir_fd, name, is_dir)
+            except BaseException:
+                os.unlink(temp, dir_fd=self.work_fd)
+                raise
+            if is_dir:
+                remove_tree(self.work_fd, temp)
+            return
+        # First the whiteout: next to NAME it changes nothing, and after NAME has gone it counts.
+        self.whiteout(dir_fd, name)
+        if is_dir:
+            _move_directory(dir_fd, name, self.work_fd, temp)
+            remove_tree(self.work_fd, temp)
+        else:
+            os.unlink(name, dir_fd=dir_fd)
+
+    def _swap(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
+        if not is_dir:
+            os.rename(temp, name, src_dir_fd=self.work_fd, dst_dir_fd=dir_fd)
+            return
+        try:
+            renameat2(self.work_fd, temp, dir_fd, name, RENAME_EXCHANGE)
+        except PermissionError:  # see _move_directory
+            os.chmod(name, 0o700, dir_fd=dir_fd)
+            renameat2(self.work_fd, temp, dir_fd, name, RENAME_EXCHANGE)
+
+    def remove_directory(self, dir_fd: int, name: bytes) -> None:
+        """Remove directory `name` and the markers in it; nothing below has the name."""
+        try:
+            os.rmdir(name, dir_fd=dir_fd)
+        except OSError as err:
+            if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            temp = self.workdir.temp_name()
+            _move_directory(dir_fd, name, self.work_fd, temp)
+            remove_tree(self.work_fd, temp)
+
+    def publish(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
+        """Give WORKDIR/work/`temp` its `name`, over a whiteout if one is there."""
+        if is_dir and exists(dir_fd, name):  # a directory can not be renamed over a whiteout
+            renameat2(self.work_fd, temp, dir_fd, name, RENAME_EXCHANGE)
+            os.unlink(temp, dir_fd=self.work_fd)
+        else:
+            os.rename(temp, name, src_dir_fd=self.work_fd, dst_dir_fd=dir_fd)
+        self.drop_whiteout_file(dir_fd, name)
+
+    def drop_whiteout_file(self, dir_fd: int, name: bytes) -> None:
+        """Remove `.wh.NAME`, which has no meaning beside NAME any more."""
+        try:
+            os.unlink(names.WHITEOUT_PREFIX + name, dir_fd=dir_fd)
+        except OSError as err:
+            if err.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                raise
+
+    def set_opaque(self, dir_fd: int, name: bytes) -> None:
+        """Make the directory `name` below `dir_fd` hide what the layers below have there."""
+        if self.format.prefix is not None:
+            path = fd_path(dir_fd, name)
+            xattr.set_(path, self.format.prefix + names.OPAQUE, b"y")
+            return
+        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(names.OPAQUE_FILE, _CREATE, 0, dir_fd=fd))
+        finally:
+            os.close(fd)
+
+    def set_marker(self, path: bytes, marker: bytes, value: bytes) -> bool:
+        """Set overlay attribute `marker` on `path`; return False where that is impossible."""
+        if self.format.prefix is None:
+            return False
+        try:
+            xattr.set_(path, self.format.prefix + marker, value)
+        except OSError as err:  # user.* only exists on regular files and directories
+            if err.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def get_marker(self, path: bytes, marker: bytes) -> bytes | None:
+        """Return overlay attribute `marker` of `path`, None where there is none."""
+        if self.format.prefix is None:
+            return None
+        try:
+            return xattr.get_or_none(path, self.format.prefix + marker)
+        except PermissionError:
+            return None
+
+
+def _move_directory(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+    """Move a directory that is to be removed: without CAP_DAC_OVERRIDE it has to be writable."""
+    try:
+        os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+    except PermissionError:
+        os.chmod(old, 0o700, dir_fd=old_fd)
+        os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+
+
+def exists(dir_fd: int, name: bytes) -> bool:
+    """Tell whether there is anything of that name, a whiteout or not."""
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _probe_char_whiteouts(workdir: Workdir) -> bool:
+    """Tell whether char 0:0 can be made (kernel >= 5.8 without privilege) and left by a rename."""
+    fd, source, target = workdir.work_fd, workdir.temp_name(), workdir.temp_name()
+    try:
+        os.mknod(source, _WHITEOUT_MODE, 0, dir_fd=fd)
+        renameat2(fd, source, fd, target, RENAME_WHITEOUT)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        for name in (source, target):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
+
+
+def _probe_xattr_prefix(workdir: Workdir) -> bytes | None:
+    path = fd_path(workdir.work_fd)
+    for prefix in (names.TRUSTED, names.USER):
+        try:
+            xattr.set_(path, prefix + names.OPAQUE, b"0")
+            xattr.remove(path, prefix + names.OPAQUE)
+        except OSError:
+            continue
+        return prefix
+    return None

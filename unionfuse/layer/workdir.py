@@ -1,0 +1,160 @@
+"""The workdir: what is prepared there, how it is claimed, and what a crash leaves in it.
+
+    WORKDIR/work/     temporaries (`#1`, `#2`, ...), emptied at mount
+    WORKDIR/work/incompat/FEATURE    a mount that must not be repeated unseen (kernel: volatile)
+    WORKDIR/index/HANDLE             copied-up hard links, see `union.index`
+
+The names are the kernel's (fs/overlayfs/super.c), which can use the same workdir.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from dataclasses import dataclass, field
+
+from unionfuse.layer.directory import LayerDir
+
+_OPEN_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK_RETRY_SECONDS = 0.05
+
+
+class WorkdirError(Exception):
+    """The workdir can not be used; the text says why, in one line."""
+
+
+@dataclass(slots=True)
+class Workdir:
+    """A claimed workdir.
+
+    Attributes:
+        work_fd: WORKDIR/work; everything in it is ours and nothing in it outlives a mount.
+        index: WORKDIR/index.
+    """
+
+    work_fd: int
+    index: LayerDir
+    _locks: list[int]
+    _serial: int = field(default=0)
+
+    @classmethod
+    def claim(cls, path: bytes, upper: LayerDir, lock_timeout: float = 1.0) -> Workdir:
+        """Take `path` as the workdir of `upper`, emptying what an earlier mount left.
+
+        Waits `lock_timeout` seconds for a daemon that is just ending to let go of it.
+
+        Raises:
+            WorkdirError: if it is in use, on another filesystem than the upper, or marked
+                as left by a volatile mount.
+            OSError: if it can not be made or read.
+        """
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        base_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        locks = [base_fd]
+        try:
+            if os.fstat(base_fd).st_dev != os.fstat(upper.fd()).st_dev:
+                raise WorkdirError("upper and workdir are on different filesystems")
+            locks.append(os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=upper.fd()))
+            deadline = time.monotonic() + lock_timeout
+            _lock(locks[0], deadline, "workdir is in use by another mount")
+            _lock(locks[1], deadline, "upper is in use by another mount")
+            work_fd = _make(base_fd, b"work")
+            _refuse_incompatible(work_fd)
+            empty_directory(work_fd)
+            index = LayerDir.root(upper.layer, _make(base_fd, b"index"), upper.fds)
+        except BaseException:
+            for fd in locks:
+                os.close(fd)
+            raise
+        return cls(work_fd, index, locks)
+
+    def temp_name(self) -> bytes:
+        """Return a name that is free in WORKDIR/work."""
+        self._serial += 1
+        return b"#%x" % self._serial
+
+    def close(self) -> None:
+        """Let go of it."""
+        for fd in (self.work_fd, self.index.fd(), *self._locks):
+            os.close(fd)
+
+
+def empty_directory(fd: int) -> None:
+    """Remove everything below the directory `fd`, following nothing."""
+    listing_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        for name in os.listdir(listing_fd):
+            remove_tree(fd, os.fsencode(name))
+    finally:
+        os.close(listing_fd)
+
+
+def remove_tree(dir_fd: int, name: bytes) -> None:
+    """Remove `name` below `dir_fd` and everything in it, whatever its modes are."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except IsADirectoryError:
+        pass
+    except PermissionError:  # POSIX's answer for a directory
+        if not _is_directory(dir_fd, name):
+            raise
+    else:
+        return
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=dir_fd)
+        return
+    os.chmod(name, 0o700, dir_fd=dir_fd)
+    fd = os.open(name, _OPEN_DIR, dir_fd=dir_fd)
+    try:
+        empty_directory(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def _is_directory(dir_fd: int, name: bytes) -> bool:
+    try:
+        os.close(os.open(name, _OPEN_DIR, dir_fd=dir_fd))
+    except NotADirectoryError:
+        return False
+    return True
+
+
+def _lock(fd: int, deadline: float, refusal: str) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            if time.monotonic() > deadline:
+                raise WorkdirError(refusal) from None
+            time.sleep(_LOCK_RETRY_SECONDS)
+        else:
+            return
+
+
+def _make(base_fd: int, name: bytes) -> int:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=base_fd)
+    if os.stat(name, dir_fd=base_fd, follow_symlinks=False).st_mode & 0o700 != 0o700:
+        os.chmod(name, 0o700, dir_fd=base_fd)  # the kernel's own are 0000
+    return os.open(name, _OPEN_DIR, dir_fd=base_fd)
+
+
+def _refuse_incompatible(work_fd: int) -> None:
+    try:
+        fd = os.open(b"incompat", os.O_RDONLY | os.O_DIRECTORY, dir_fd=work_fd)
+    except FileNotFoundError:
+        return
+    marks = os.listdir(fd)
+    os.close(fd)
+    if marks:
+        raise WorkdirError(
+            f"workdir was left by a mount with {', '.join(sorted(marks))}: the upper may be "
+            "damaged; remove work/incompat in the workdir to use it all the same"
+        )
