@@ -1,0 +1,376 @@
+"""Bring an object of a lower into the upper before it is changed. Twin of copy_up.c.
+
+Order, for a file: parents; a temporary in WORKDIR/work; data; data to disk; owner, mode,
+attributes, times; one rename that publishes it. Attributes come after data, since writing
+would remove security.capability; owner before mode, since chown clears setuid; times last.
+A crash anywhere leaves the old file, and a temporary that the next mount removes.
+
+The data is the only slow part. `begin`, `CopyUp.copy_data` and `finish` let a session run
+that part in a thread: it touches only descriptors, and the lower does not change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from unionfuse.layer import names
+from unionfuse.layer.directory import LayerDir
+from unionfuse.layer.stack import UPPER
+from unionfuse.syscalls import xattr
+from unionfuse.syscalls.copyfile import copy_data
+from unionfuse.syscalls.fdpath import fd_path, is_descriptor
+from unionfuse.union.backing import adopt_fd, backing_fd, backing_path, backing_stat, close_fd
+from unionfuse.union.lookup import key_of, listing_of
+from unionfuse.union.node import DirNode, Node
+from unionfuse.union.state import CopyUpNeeded, Union
+
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# An unprivileged daemon can not give files away, nor set these namespaces: like `cp -a`, it
+# keeps what it can. As root in the initial user namespace nothing of this happens.
+_NOT_OURS = frozenset({errno.EPERM, errno.EINVAL})
+_PRIVILEGED_XATTRS = (b"security.", b"trusted.")
+
+
+@dataclass(slots=True)
+class CopyUp:
+    """A copy-up of one regular file on its way.
+
+    Attributes:
+        node: what is copied up.
+        temp: name in WORKDIR/work.
+        source_fd, target_fd: open on the lower file and on the temporary; ours to close.
+        size: bytes of data to copy.
+        sync: whether the data goes to disk before the file is published.
+    """
+
+    node: Node
+    temp: bytes
+    source_fd: int
+    target_fd: int
+    size: int
+    sync: bool
+
+    def copy_data(self) -> None:
+        """Copy the data; touches nothing but the two descriptors, so a thread may do it.
+
+        Raises:
+            OSError: ENOSPC, EDQUOT or EIO.
+        """
+        copy_data(self.source_fd, self.target_fd, self.size)
+        if self.sync and self.size:
+            os.fsync(self.target_fd)
+
+
+def require_upper(u: Union, node: Node, *, truncate: bool = False) -> None:
+    """Make sure that `node` is in the upper; with `truncate` its data need not come along.
+
+    Raises:
+        CopyUpNeeded: if more data has to be moved than an immediate answer allows.
+        OSError: EROFS, ENOSPC, EDQUOT, EIO.
+    """
+    if node.is_upper:
+        return
+    u.writable()
+    if isinstance(node, DirNode):
+        _copy_up_directories(u, node)
+        return
+    if node.fmt != stat.S_IFREG:
+        _copy_up_special(u, node)
+        return
+    size = 0 if truncate else backing_stat(node).st_size
+    if size and (u.options.sync or size > u.options.inline_bytes):
+        raise CopyUpNeeded(node)
+    copy = begin(u, node, size)
+    try:
+        copy.copy_data()
+    except BaseException:
+        abandon(u, copy)
+        raise
+    finish(u, copy)
+
+
+def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
+    """Make sure that `node` is in the upper under this one of its names, for rename."""
+    require_upper(u, node)
+    dirent = listing_of(parent).get(name)
+    if dirent is None or dirent.in_upper:
+        return
+    # A hard link whose inode was copied up under another name: the index has it.
+    require_upper(u, parent)
+    assert u.index is not None
+    assert node.where is not None
+    assert parent.upper is not None
+    os.link(
+        node.backing_name,
+        name,
+        src_dir_fd=node.where.fd(),
+        dst_dir_fd=parent.upper.fd(),
+        follow_symlinks=False,
+    )
+    node.nlink_delta -= 1  # one link more in the upper, as many names as before in the union
+    u.index.write_nlink_delta(node.where, node.backing_name, node.nlink_delta)
+    mark_impure(u, parent)
+    dirent.in_upper, dirent.lowers = True, ()
+
+
+def begin(u: Union, node: Node, size: int | None = None) -> CopyUp:
+    """Begin to copy up the regular file `node`: its parents, and an empty temporary.
+
+    Args:
+        u: the union.
+        node: a regular file in a lower.
+        size: how much of its data to copy; all by default.
+    """
+    upper = u.writable()
+    if node.parent is not None:
+        require_upper(u, node.parent)
+    source_fd = os.dup(backing_fd(u, node))
+    temp = upper.workdir.temp_name()
+    try:
+        target_fd = os.open(temp, _NEW_FILE, 0o600, dir_fd=upper.work_fd)
+    except BaseException:
+        os.close(source_fd)
+        raise
+    if size is None:
+        size = os.fstat(source_fd).st_size
+    return CopyUp(node, temp, source_fd, target_fd, size, u.options.sync)
+
+
+def abandon(u: Union, copy: CopyUp) -> None:
+    """Give up a copy-up: the union is as it was."""
+    os.close(copy.source_fd)
+    os.close(copy.target_fd)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(copy.temp, dir_fd=u.writable().work_fd)
+
+
+def finish(u: Union, copy: CopyUp) -> None:
+    """Finish a copy-up whose data is there: attributes, and the rename that publishes it.
+
+    Raises:
+        OSError: ENOSPC and the like; then the union is as it was.
+    """
+    node, st = copy.node, os.fstat(copy.source_fd)
+    try:
+        origin = _origin(u, node, st)
+        source, target = fd_path(copy.source_fd), fd_path(copy.target_fd)
+        _copy_metadata(u, st, source, target, origin)
+        _publish(u, node, copy.temp, st, origin)
+    except BaseException:
+        abandon(u, copy)
+        raise
+    os.close(copy.source_fd)
+    adopt_fd(u, node, copy.target_fd)
+
+
+def mark_impure(u: Union, parent: DirNode) -> None:
+    """Mark that a directory may hold objects with an origin (overlayfs: `overlay.impure`)."""
+    listing = listing_of(parent)
+    if not listing.is_impure and parent.upper is not None:
+        u.writable().set_marker(fd_path(parent.upper.fd()), names.IMPURE, b"y")
+        listing.is_impure = True
+
+
+def _copy_up_directories(u: Union, node: DirNode) -> None:
+    """Copy up a directory, and before it those above that are not in the upper."""
+    missing: list[DirNode] = []
+    at: DirNode | None = node
+    while at is not None and at.upper is None:
+        missing.append(at)
+        at = at.parent
+    for directory in reversed(missing):
+        _copy_up_directory(u, directory)
+
+
+def _copy_up_directory(u: Union, node: DirNode) -> None:
+    upper = u.writable()
+    parent = node.parent
+    if parent is None or parent.upper is None:  # removed: nothing can be put into it any more
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    lower = node.lowers[0]
+    st = os.fstat(lower.fd())
+    temp = upper.workdir.temp_name()
+    os.mkdir(temp, 0o700, dir_fd=upper.work_fd)
+    try:
+        assert lower.parent is not None, "the roots are in the upper already"
+        origin = u.origins.encode(lower.parent, lower.name, st.st_dev)
+        target = fd_path(upper.work_fd, temp)
+        _copy_metadata(u, st, fd_path(lower.fd()), target, origin)
+        with _TimesKept(parent.upper):
+            _rename_directory(upper.work_fd, temp, parent.upper.fd(), node.name, st)
+    except BaseException:
+        os.rmdir(temp, dir_fd=upper.work_fd)
+        raise
+    mark_impure(u, parent)
+    node.upper = LayerDir(parent.upper, node.name)
+    dirent = listing_of(parent).get(node.name)
+    assert dirent is not None, "a living directory is in its parent's listing"
+    dirent.in_upper = True
+
+
+def _rename_directory(
+    work_fd: int, temp: bytes, dir_fd: int, name: bytes, st: os.stat_result
+) -> None:
+    """Publish a directory; without CAP_DAC_OVERRIDE moving one takes write permission on it."""
+    try:
+        os.rename(temp, name, src_dir_fd=work_fd, dst_dir_fd=dir_fd)
+    except PermissionError:
+        os.chmod(temp, 0o700, dir_fd=work_fd)
+        os.rename(temp, name, src_dir_fd=work_fd, dst_dir_fd=dir_fd)
+        os.chmod(name, stat.S_IMODE(st.st_mode), dir_fd=dir_fd)
+        os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=dir_fd)
+
+
+def _copy_up_special(u: Union, node: Node) -> None:
+    """Copy up a symlink, device, fifo or socket: made, not copied."""
+    upper = u.writable()
+    if node.parent is not None:
+        require_upper(u, node.parent)
+    st = backing_stat(node)
+    origin = _origin(u, node, st)
+    source = backing_path(node)
+    temp = upper.workdir.temp_name()
+    if node.fmt == stat.S_IFLNK:
+        os.symlink(os.readlink(source), temp, dir_fd=upper.work_fd)
+    else:
+        os.mknod(temp, node.fmt | 0o600, st.st_rdev, dir_fd=upper.work_fd)
+    try:
+        _copy_metadata(u, st, source, fd_path(upper.work_fd, temp), origin)
+        fd = os.open(temp, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper.work_fd)
+        try:
+            _publish(u, node, temp, st, origin)
+        except BaseException:
+            os.close(fd)
+            raise
+    except BaseException:
+        os.unlink(temp, dir_fd=upper.work_fd)
+        raise
+    close_fd(u, node)
+    if node.is_orphan:
+        node.fd = fd
+    else:
+        os.close(fd)
+
+
+def _origin(u: Union, node: Node, st: os.stat_result) -> bytes | None:
+    if node.where is None or node.is_orphan:
+        return None
+    return u.origins.encode(node.where, node.backing_name, st.st_dev)
+
+
+def _copy_metadata(
+    u: Union, st: os.stat_result, source: bytes, target: bytes, origin: bytes | None
+) -> None:
+    """Give `target` owner, mode, attributes and times of `source`, and its origin."""
+    mode = stat.S_IMODE(st.st_mode)
+    if not _copy_owner(st, target):
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)  # of another owner they would mean another thing
+    if not stat.S_ISLNK(st.st_mode):
+        os.chmod(target, mode)
+    _copy_xattrs(source, target)
+    if origin is not None:
+        u.writable().set_marker(target, names.ORIGIN, origin)
+    times = (st.st_atime_ns, st.st_mtime_ns)
+    os.utime(target, ns=times, follow_symlinks=is_descriptor(target))
+
+
+def _copy_owner(st: os.stat_result, target: bytes) -> bool:
+    try:
+        os.chown(target, st.st_uid, st.st_gid, follow_symlinks=is_descriptor(target))
+    except OSError as err:
+        if err.errno not in _NOT_OURS:
+            raise
+        return False
+    return True
+
+
+def _copy_xattrs(source: bytes, target: bytes) -> None:
+    for name in xattr.names(source):
+        if names.shown_xattr(name) is None:
+            continue
+        value = xattr.get_or_none(source, name)
+        if value is None:
+            continue
+        try:
+            xattr.set_(target, name, value)
+        except OSError as err:
+            if err.errno == errno.EOPNOTSUPP and not name.startswith((b"security.", b"system.")):
+                continue  # overlayfs: only these must come along
+            if err.errno != errno.EPERM or not name.startswith(_PRIVILEGED_XATTRS):
+                raise
+
+
+def _publish(u: Union, node: Node, temp: bytes, st: os.stat_result, origin: bytes | None) -> None:
+    """Give the finished temporary its name, and lead the node there."""
+    upper = u.writable()
+    new_key = key_of(os.stat(temp, dir_fd=upper.work_fd, follow_symlinks=False))
+    parent, name = node.parent, node.name
+    if parent is None:  # its last name went while it was open
+        os.unlink(temp, dir_fd=upper.work_fd)
+        node.is_orphan = True
+        node.where = LayerDir.root(UPPER, upper.work_fd, u.stack.fds)
+        u.table.set_keys(node, (new_key,))
+        return
+    assert parent.upper is not None, "begin has copied up the parent"
+    dirent = listing_of(parent).get(name)
+    assert dirent is not None, "a node with a place is in its parent's listing"
+    keys = [new_key]
+    with _TimesKept(parent.upper):
+        if st.st_nlink > 1 and u.index is not None:
+            _publish_link(u, node, temp, st)
+            keys.append(key_of(st))  # its other names are still in the lower only
+        else:
+            upper.publish(temp, parent.upper.fd(), name, is_dir=False)
+            node.where, node.backing_name = parent.upper, name
+    if origin is not None:
+        mark_impure(u, parent)
+    dirent.in_upper, dirent.lowers = True, ()
+    u.table.set_keys(node, keys)
+
+
+def _publish_link(u: Union, node: Node, temp: bytes, st: os.stat_result) -> None:
+    """Publish one name of a file with several: entry of the index first, then a link to it.
+
+    The other order would for a moment show two files where there is one.
+    """
+    assert u.index is not None
+    assert node.where is not None
+    assert node.parent is not None
+    assert node.parent.upper is not None
+    directory, entry = u.index.place(node.where, node.backing_name, st)
+    nlink_delta = st.st_nlink + node.nlink_delta - 2  # 2: the entry and this name
+    os.rename(temp, entry, src_dir_fd=u.writable().work_fd, dst_dir_fd=directory.fd())
+    u.index.write_nlink_delta(directory, entry, nlink_delta)
+    try:
+        os.link(
+            entry,
+            node.name,
+            src_dir_fd=directory.fd(),
+            dst_dir_fd=node.parent.upper.fd(),
+            follow_symlinks=False,
+        )
+    except BaseException:
+        u.index.remove(directory, entry)
+        raise
+    node.where, node.backing_name = directory, entry
+    node.nlink_delta = nlink_delta
+    u.removed_links.pop(key_of(st), None)
+
+
+class _TimesKept:
+    """Leave the times of an upper directory as they were: copy-up is no change of the tree."""
+
+    def __init__(self, directory: LayerDir) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> None:
+        st = os.fstat(self._directory.fd())
+        self._times = (st.st_atime_ns, st.st_mtime_ns)
+
+    def __exit__(self, *_: object) -> None:
+        os.utime(fd_path(self._directory.fd()), ns=self._times)

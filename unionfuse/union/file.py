@@ -1,0 +1,41 @@
+"""Open files. Twin of fs/overlayfs/file.c."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from unionfuse.union.attr import kill_suidgid
+from unionfuse.union.backing import backing_fd
+from unionfuse.union.copy_up import require_upper
+
+if TYPE_CHECKING:
+    from unionfuse.union.node import Node
+    from unionfuse.union.state import Union
+
+
+def open_file(u: Union, node: Node, flags: int, *, kill_priv: bool) -> None:
+    """Prepare `node` for a handle opened with `flags`: O_ACCMODE and O_TRUNC count.
+
+    Copy-up happens here, as on overlayfs, so that a full upper is told at open.
+
+    Args:
+        u: the union.
+        node: a regular file.
+        flags: as open(2).
+        kill_priv: O_TRUNC clears setuid and setgid.
+
+    Raises:
+        CopyUpNeeded: if it is to be written and has to be copied up first.
+        OSError: EROFS, EACCES and what the layer says.
+    """
+    write = flags & os.O_ACCMODE != os.O_RDONLY
+    truncate = bool(flags & os.O_TRUNC)
+    if write or truncate:
+        require_upper(u, node, truncate=truncate)
+    fd = backing_fd(u, node, write=write or truncate)
+    if truncate:
+        os.ftruncate(fd, 0)
+        if kill_priv:
+            kill_suidgid(node)
+    node.opens += 1

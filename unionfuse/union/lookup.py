@@ -1,0 +1,157 @@
+"""Find a name in the merged tree. Twin of fs/overlayfs/namei.c."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from unionfuse.layer import names
+from unionfuse.layer.directory import LayerDir
+from unionfuse.layer.scan import is_opaque
+from unionfuse.syscalls.fdpath import fd_path
+from unionfuse.union.backing import attr_of, get_attr
+from unionfuse.union.listing import Dirent, Listing, merge
+from unionfuse.union.node import DirNode, Key, Node
+from unionfuse.union.state import Entry, Union, oserror
+
+NAME_MAX = 255
+
+
+def listing_of(node: DirNode) -> Listing:
+    """Return the merged names of `node`, reading its layers the first time."""
+    if node.listing is None:
+        node.listing = Listing() if node.is_dead else merge(node.upper, node.lowers)
+    return node.listing
+
+
+def lookup(u: Union, parent: DirNode, name: bytes) -> Entry | None:
+    """Return what `name` in `parent` is, None if there is no such name; nlookup stays.
+
+    Costs a dict access and one stat once the directory was looked into, found or not.
+
+    Raises:
+        OSError: ENAMETOOLONG over 255 bytes.
+    """
+    node = parent.children.get(name)
+    if node is not None:
+        return Entry(node, get_attr(node))
+    if len(name) > NAME_MAX:
+        raise oserror(errno.ENAMETOOLONG)
+    dirent = listing_of(parent).get(name)
+    if dirent is None:
+        return None
+    if dirent.fmt == stat.S_IFDIR:
+        return _make_directory(u, parent, dirent)
+    if dirent.in_upper:
+        return _make_upper(u, parent, dirent)
+    return _make_lower(u, parent, dirent)
+
+
+def existing(u: Union, parent: DirNode, name: bytes) -> Node:
+    """Return the node of `name` in `parent`; raise OSError ENOENT if there is none."""
+    node = parent.children.get(name)
+    if node is not None:
+        return node
+    entry = lookup(u, parent, name)
+    if entry is None:
+        raise oserror(errno.ENOENT)
+    return entry.node
+
+
+def key_of(st: os.stat_result) -> Key:
+    """Return the identity of the inode with status `st`."""
+    return st.st_dev, st.st_ino
+
+
+def _make_directory(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
+    name = dirent.name
+    upper = None
+    lowers: list[LayerDir] = []
+    is_closed = False
+    if dirent.in_upper:
+        assert parent.upper is not None, "a name in the upper has its parent there"
+        upper = LayerDir(parent.upper, name)
+        is_closed = bool(dirent.lowers) and is_opaque(upper)
+    for position in dirent.lowers:
+        if is_closed:
+            break
+        lower = LayerDir(parent.lowers[position], name)
+        lowers.append(lower)
+        is_closed = position != dirent.lowers[-1] and is_opaque(lower)
+    # Of a merged directory the lower's number is shown, so that copy-up does not change it.
+    first = lowers[0] if lowers else upper
+    assert first is not None, "a dirent is in some layer"
+    ino = u.inodes.number(key_of(os.fstat(first.fd())))
+    node = DirNode(ino, parent, name, upper, tuple(lowers))
+    u.table.add(node)
+    parent.children[name] = node
+    return Entry(node, get_attr(node))
+
+
+def _make_upper(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
+    where, name = parent.upper, dirent.name
+    assert where is not None, "a name in the upper has its parent there"
+    st = os.stat(name, dir_fd=where.fd(), follow_symlinks=False)
+    key = key_of(st)
+    node = u.table.find(key)
+    if node is None:
+        node = Node(u.inodes.number(key), dirent.fmt, None, b"")
+        node.where, node.backing_name = where, name
+        if listing_of(parent).is_impure:
+            _read_origin(u, node, st)
+        u.table.add(node)
+        u.table.set_keys(node, (key,))
+    elif node.is_orphan:
+        node.where, node.backing_name = where, name
+        node.is_orphan = False
+        u.backing_fds[node] = None
+    node.add_place(parent, name)
+    return Entry(node, attr_of(node, st))
+
+
+def _read_origin(u: Union, node: Node, st: os.stat_result) -> None:
+    """Give a copied-up node the number of its origin, and its place in the index."""
+    assert node.where is not None, "the caller has set it"
+    origin = u.writable().get_marker(fd_path(node.where.fd(), node.backing_name), names.ORIGIN)
+    if origin is None:
+        return
+    key = u.origins.decode(origin)
+    if key is not None:
+        node.ino = u.inodes.number(key)
+    if st.st_nlink > 1 and u.index is not None:
+        found = u.index.find_origin(origin)
+        if found is not None and key_of(found[2]) == key_of(st):
+            node.where, node.backing_name = found[:2]
+            node.nlink_delta = u.index.read_nlink_delta(*found[:2], (st.st_nlink, st.st_nlink))
+
+
+def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
+    name = dirent.name
+    where: LayerDir = parent.lowers[dirent.lowers[0]]
+    st = os.stat(name, dir_fd=where.fd(), follow_symlinks=False)
+    key = key_of(st)
+    node = u.table.find(key)
+    if node is not None:
+        node.add_place(parent, name)
+        return Entry(node, attr_of(node, st) if not node.is_upper else get_attr(node))
+    keys: tuple[Key, ...] = (key,)
+    backing_name, nlink_delta = name, -u.removed_links.get(key, 0)
+    if st.st_nlink > 1 and u.index is not None:
+        found = u.index.find(where, name, st)
+        if found is not None:
+            where, backing_name, upper_st = found
+            nlink_delta = u.index.read_nlink_delta(
+                where, backing_name, (upper_st.st_nlink, st.st_nlink)
+            )
+            st = upper_st
+            keys = (key_of(st), key)
+            node = u.table.find(keys[0])
+    if node is None:
+        node = Node(u.inodes.number(key), dirent.fmt, None, b"")
+        node.where, node.backing_name = where, backing_name
+        node.nlink_delta = nlink_delta
+        u.table.add(node)
+    u.table.set_keys(node, keys)
+    node.add_place(parent, name)
+    return Entry(node, attr_of(node, st))

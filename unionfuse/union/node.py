@@ -1,0 +1,245 @@
+"""Nodes: what the kernel knows by a nodeid, and the table that holds them.
+
+A node lives while the kernel holds it (`nlookup`) or while a node below it lives; then it is
+dropped, with all that was read for it. No node holds a descriptor, except for objects whose
+last name is gone and for files with data in use, of which a bounded number is open.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from unionfuse.layer.stack import UPPER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from unionfuse.layer.directory import LayerDir
+    from unionfuse.union.listing import Listing
+
+ROOT_NODEID = 1
+FD_PATH, FD_READ, FD_WRITE = range(3)
+_SYNTHETIC_INO = 1 << 62  # inode numbers of our own start here; no filesystem goes so far
+
+Key = tuple[int, int]
+
+
+class Node:
+    """Anything in the tree; used as it is for all that is no directory.
+
+    Attributes:
+        nodeid: the kernel's name for it; immutable, never reused while `nlookup` > 0.
+        ino: st_ino; immutable, also over copy-up.
+        fmt: S_IFMT of its mode; immutable.
+        nlookup: how many lookups the kernel has not taken back yet.
+        parent, name: where it is in the merged tree (one of its places, if it has several);
+            `parent` is None once it has no name any more.
+        others: its other known places.
+        where, backing_name: where its backing is: a directory of a layer and the name there.
+        fd: descriptor of the backing, -1 if none is open.
+        fd_access: what `fd` is good for: FD_PATH, FD_READ or FD_WRITE (which reads too).
+        is_orphan: the backing has no name any more: `fd` is the only way to it.
+        opens: open handles that the session counts; 0 where it does not count.
+        nlink_delta: st_nlink less that of the backing.
+        keys: identities of the backing (st_dev, st_ino) under which it is found.
+    """
+
+    __slots__ = (
+        "backing_name",
+        "fd",
+        "fd_access",
+        "fmt",
+        "ino",
+        "is_orphan",
+        "keys",
+        "name",
+        "nlink_delta",
+        "nlookup",
+        "nodeid",
+        "opens",
+        "others",
+        "parent",
+        "where",
+    )
+
+    def __init__(self, ino: int, fmt: int, parent: DirNode | None, name: bytes) -> None:
+        self.nodeid = 0
+        self.ino = ino
+        self.fmt = fmt
+        self.nlookup = 0
+        self.parent = parent
+        self.name = name
+        self.others: set[tuple[DirNode, bytes]] | None = None
+        self.where: LayerDir | None = None
+        self.backing_name = b""
+        self.fd = -1
+        self.fd_access = FD_PATH
+        self.is_orphan = False
+        self.opens = 0
+        self.nlink_delta = 0
+        self.keys: tuple[Key, ...] = ()
+
+    @property
+    def is_upper(self) -> bool:
+        """Whether its backing is in the upper (or was, before its last name went)."""
+        return self.where is not None and self.where.layer == UPPER
+
+    def places(self) -> list[tuple[DirNode, bytes]]:
+        """Return all its known places in the merged tree."""
+        if self.parent is None:
+            return []
+        return [(self.parent, self.name), *(self.others or ())]
+
+    def add_place(self, parent: DirNode, name: bytes) -> None:
+        """Note one more place in the merged tree."""
+        if self.parent is None:
+            self.parent, self.name = parent, name
+        elif (parent, name) != (self.parent, self.name):
+            if self.others is None:
+                self.others = set()
+            self.others.add((parent, name))
+        parent.children[name] = self
+
+    def drop_place(self, parent: DirNode, name: bytes) -> None:
+        """Forget a place in the merged tree, which may be the last."""
+        parent.children.pop(name, None)
+        if (parent, name) == (self.parent, self.name):
+            if self.others:
+                self.parent, self.name = self.others.pop()
+            else:
+                self.parent = None
+        elif self.others is not None:
+            self.others.discard((parent, name))
+
+
+class DirNode(Node):
+    """A directory, merged or not.
+
+    Attributes:
+        upper: the directory in the upper; None until copy-up.
+        lowers: the directories that are merged below it, topmost first.
+        listing: the merged names; None until it is first looked into.
+        children: the nodes below it that live, by name.
+        is_dead: it was removed.
+    """
+
+    __slots__ = ("children", "is_dead", "listing", "lowers", "upper")
+
+    def __init__(
+        self,
+        ino: int,
+        parent: DirNode | None,
+        name: bytes,
+        upper: LayerDir | None,
+        lowers: tuple[LayerDir, ...],
+    ) -> None:
+        super().__init__(ino, stat.S_IFDIR, parent, name)
+        self.upper = upper
+        self.lowers = lowers
+        self.listing: Listing | None = None
+        self.children: dict[bytes, Node] = {}
+        self.is_dead = False
+
+    @property
+    def is_upper(self) -> bool:
+        """Whether it is in the upper."""
+        return self.upper is not None
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it is in more than one layer."""
+        return len(self.lowers) + (self.upper is not None) > 1
+
+    @property
+    def top(self) -> LayerDir:
+        """The topmost directory: the one whose attributes it has."""
+        return self.upper if self.upper is not None else self.lowers[0]
+
+
+class NodeTable:
+    """All nodes that live, by nodeid and by the identity of their backing."""
+
+    def __init__(self, nodeid_is_ino: bool) -> None:
+        """With `nodeid_is_ino` a node's nodeid is its inode number (pyfuse3 needs that)."""
+        self._nodes: dict[int, Node] = {}
+        self._by_key: dict[Key, Node] = {}
+        self._nodeid_is_ino = nodeid_is_ino
+        self._next_nodeid = ROOT_NODEID
+        self._next_ino = _SYNTHETIC_INO
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, nodeid: int) -> Node:
+        """Return the node of `nodeid`; raise KeyError if there is none."""
+        return self._nodes[nodeid]
+
+    def find(self, key: Key) -> Node | None:
+        """Return the living node whose backing is `key`."""
+        return self._by_key.get(key)
+
+    def add(self, node: Node) -> None:
+        """Give `node` a nodeid; the first one added is the root."""
+        if not self._nodes:
+            node.nodeid = ROOT_NODEID
+        elif self._nodeid_is_ino:
+            # Two living objects of one number are rare: nested lowers, a lower st_ino of 1.
+            if node.ino in self._nodes:
+                node.ino = self._next_ino
+                self._next_ino += 1
+            node.nodeid = node.ino
+        else:
+            node.nodeid = self._next_nodeid
+        self._next_nodeid += 1
+        self._nodes[node.nodeid] = node
+
+    def set_keys(self, node: Node, keys: Iterable[Key]) -> None:
+        """Make `node` the one that is found under `keys`, and no others."""
+        self._drop_keys(node)
+        node.keys = tuple(keys)
+        for key in node.keys:
+            self._by_key[key] = node
+
+    def forget(self, node: Node, count: int) -> None:
+        """Take back `count` lookups; drop the node, and parents, that nothing holds any more."""
+        node.nlookup -= count
+        at: Node | None = node
+        while at is not None and at.nlookup <= 0 and at.nodeid != ROOT_NODEID:
+            if isinstance(at, DirNode) and at.children:
+                return
+            if at.nodeid not in self._nodes:
+                return
+            at = self._drop(at)
+
+    def _drop(self, node: Node) -> DirNode | None:
+        """Drop `node`; return the parent that it no longer holds."""
+        del self._nodes[node.nodeid]
+        self._drop_keys(node)
+        if node.fd >= 0:
+            os.close(node.fd)
+            node.fd = -1
+        if isinstance(node, DirNode):
+            for directory in (node.upper, *node.lowers):
+                if directory is not None:
+                    directory.forget()
+        places = node.places()
+        for parent, name in places:
+            parent.children.pop(name, None)
+        for parent, _ in places[1:]:
+            self.forget(parent, 0)
+        return places[0][0] if places else None
+
+    def _drop_keys(self, node: Node) -> None:
+        for key in node.keys:
+            if self._by_key.get(key) is node:
+                del self._by_key[key]
+        node.keys = ()
+
+    def close(self) -> None:
+        """Close every descriptor that nodes hold."""
+        for node in self._nodes.values():
+            if node.fd >= 0:
+                os.close(node.fd)
+                node.fd = -1

@@ -1,0 +1,122 @@
+"""Where a copied-up object came from: `overlay.origin`, and the inode number it keeps.
+
+Twin of ovl_encode_real_fh and ovl_check_origin_fh (fs/overlayfs/copy_up.c, namei.c). The
+value is the kernel's `struct ovl_fb`:
+
+    u8 version=0, u8 magic=0xfb, u8 len, u8 flags, u8 type, u8 uuid[16], u32 fid[]
+
+fid is the file handle of the lower object. Only the inode number in it is of use here, so it
+is read out of the forms that filesystems give a handle, without the privilege to open it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from unionfuse.syscalls import handles
+
+if TYPE_CHECKING:
+    from unionfuse.layer.directory import LayerDir
+
+_HEADER = struct.Struct("=BBBBB16s")
+_MAGIC = 0xFB
+_BIG_ENDIAN = 1
+_FLAGS = _BIG_ENDIAN if sys.byteorder == "big" else 0
+
+_INO32_GEN = 0x01  # ext4, xfs; tmpfs with a third word
+_INO64_GEN = 0x81  # xfs
+_BTRFS = 0x4D
+
+Key = tuple[int, int]
+
+
+class InodeNumbers:
+    """Inode numbers that are unique over the filesystems of all layers.
+
+    Those of the first filesystem are shown as they are; the index of any other is put into
+    the top bits (overlayfs.rst: xino).
+    """
+
+    _SHIFT = 56
+
+    def __init__(self, devices: list[int]) -> None:
+        """Number the filesystems as they come in `devices`, st_dev of the layers in order."""
+        self._index: dict[int, int] = {}
+        for device in devices:
+            self._index.setdefault(device, len(self._index))
+
+    def number(self, key: Key) -> int:
+        """Return the st_ino to show for inode `key` (st_dev, st_ino)."""
+        device, ino = key
+        index = self._index.setdefault(device, len(self._index))
+        return ino | (index << self._SHIFT)
+
+
+class Origins:
+    """Encode and decode origins of the objects in the lowers of one stack."""
+
+    def __init__(self, lowers: tuple[LayerDir, ...]) -> None:
+        """Ask each lower's filesystem for its UUID.
+
+        Two filesystems that tell the same one, or none, can not be told apart in an origin.
+        """
+        self._uuid_of: dict[int, bytes] = {}
+        for lower in lowers:
+            device = os.fstat(lower.fd()).st_dev
+            if device not in self._uuid_of:
+                self._uuid_of[device] = _uuid(lower)
+        known = list(self._uuid_of.values())
+        self._device_of = {
+            uuid: device for device, uuid in self._uuid_of.items() if known.count(uuid) == 1
+        }
+
+    def encode(self, where: LayerDir, name: bytes, device: int) -> bytes | None:
+        """Return the origin of `name` in the lower directory `where`.
+
+        None where its filesystem, `device`, has no file handles.
+        """
+        try:
+            handle_type, fid = handles.name_to_handle(where.fd(), name)
+        except OSError:
+            return None
+        uuid = self._uuid_of.get(device, bytes(16))
+        size = _HEADER.size + len(fid)
+        return _HEADER.pack(0, _MAGIC, size, _FLAGS, handle_type, uuid) + fid
+
+    def decode(self, value: bytes) -> Key | None:
+        """Return the (st_dev, st_ino) that an origin names.
+
+        None if it names a filesystem that no lower is on, or in a form not known here.
+        """
+        if len(value) <= _HEADER.size:
+            return None
+        version, magic, _, flags, handle_type, uuid = _HEADER.unpack_from(value)
+        if (version, magic, flags & _BIG_ENDIAN) != (0, _MAGIC, _FLAGS):
+            return None
+        device = self._device_of.get(uuid)
+        ino = _ino_of_handle(handle_type, value[_HEADER.size :])
+        return None if device is None or ino is None else (device, ino)
+
+
+def _uuid(lower: LayerDir) -> bytes:
+    try:
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=lower.fd())
+    except PermissionError:
+        return bytes(16)
+    try:
+        return handles.filesystem_uuid(fd)
+    finally:
+        os.close(fd)
+
+
+def _ino_of_handle(handle_type: int, fid: bytes) -> int | None:
+    if handle_type == _INO32_GEN and len(fid) == 8:
+        return int(struct.unpack_from("=I", fid)[0])
+    if handle_type == _INO32_GEN and len(fid) == 12:
+        return int(struct.unpack_from("=Q", fid, 4)[0])
+    if (handle_type == _INO64_GEN and len(fid) == 12) or (handle_type == _BTRFS and len(fid) == 20):
+        return int(struct.unpack_from("=Q", fid)[0])
+    return None

@@ -1,0 +1,218 @@
+"""Rename, with NOREPLACE and EXCHANGE. Twin of dir.c (ovl_rename)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from unionfuse.layer.names import is_reserved
+from unionfuse.layer.upper import exists
+from unionfuse.syscalls.rename import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    RENAME_WHITEOUT,
+    renameat2,
+)
+from unionfuse.union.copy_up import mark_impure, require_upper, require_upper_name
+from unionfuse.union.listing import Dirent
+from unionfuse.union.lookup import NAME_MAX, existing, listing_of
+from unionfuse.union.node import DirNode, Node
+from unionfuse.union.remove import (
+    directory_gone,
+    directory_held,
+    leave_name,
+    name_gone,
+    remove_dirent,
+)
+from unionfuse.union.state import Union, oserror
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One end of a rename: a name in a directory, and what is there."""
+
+    parent: DirNode
+    name: bytes
+    dirent: Dirent | None
+    node: Node | None
+
+    @classmethod
+    def look(cls, u: Union, parent: DirNode, name: bytes) -> _End:
+        dirent = listing_of(parent).get(name)
+        return cls(parent, name, dirent, None if dirent is None else existing(u, parent, name))
+
+    @property
+    def covers(self) -> bool:
+        """Whether a lower has the name."""
+        if self.dirent is not None:
+            return self.dirent.covers
+        return listing_of(self.parent).whiteouts.get(self.name, False)
+
+    def fd(self) -> int:
+        """Return the descriptor of the directory in the upper."""
+        assert self.parent.upper is not None, "it was copied up"
+        return self.parent.upper.fd()
+
+
+def rename(
+    u: Union, old_parent: DirNode, old_name: bytes, new_parent: DirNode, new_name: bytes, flags: int
+) -> None:
+    """Rename; `flags` are RENAME_NOREPLACE or RENAME_EXCHANGE.
+
+    Raises:
+        CopyUpNeeded: if data has to be copied up first.
+        OSError: EXDEV for a directory that lies in a lower (overlayfs: redirect_dir=off),
+            ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EROFS, ENOSPC.
+    """
+    u.writable()
+    if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+        raise oserror(errno.EINVAL)
+    if len(new_name) > NAME_MAX:
+        raise oserror(errno.ENAMETOOLONG)
+    if is_reserved(new_name):
+        raise oserror(errno.EPERM)
+    old = _End.look(u, old_parent, old_name)
+    new = _End.look(u, new_parent, new_name)
+    if old.node is None or new_parent.is_dead:
+        raise oserror(errno.ENOENT)
+    if flags & RENAME_NOREPLACE and new.node is not None:
+        raise oserror(errno.EEXIST)
+    if flags & RENAME_EXCHANGE:
+        _exchange(u, old, new)
+    elif new.node is not old.node:
+        _check_replaceable(old.node, new.node)
+        _move(u, old, new)
+
+
+def _check_movable(node: Node) -> None:
+    if isinstance(node, DirNode) and node.lowers:
+        raise oserror(errno.EXDEV)
+
+
+def _check_replaceable(node: Node, target: Node | None) -> None:
+    _check_movable(node)
+    if target is None:
+        return
+    if isinstance(target, DirNode):
+        if not isinstance(node, DirNode):
+            raise oserror(errno.EISDIR)
+        if len(listing_of(target)):
+            raise oserror(errno.ENOTEMPTY)
+    elif isinstance(node, DirNode):
+        raise oserror(errno.ENOTDIR)
+
+
+def _exchange(u: Union, old: _End, new: _End) -> None:
+    if old.node is None or new.node is None or old.dirent is None or new.dirent is None:
+        raise oserror(errno.ENOENT)
+    if old.node is new.node:
+        return
+    for end in (old, new):
+        assert end.node is not None
+        _check_movable(end.node)
+    for end in (old, new):
+        assert end.node is not None
+        require_upper_name(u, end.node, end.parent, end.name)
+    _hide_below(u, old, new.covers)
+    _hide_below(u, new, old.covers)
+    renameat2(old.fd(), old.name, new.fd(), new.name, RENAME_EXCHANGE)
+    old.dirent.fmt, new.dirent.fmt = new.dirent.fmt, old.dirent.fmt
+    old.dirent.lowers = new.dirent.lowers = ()
+    # First both places are given up, then both are taken: each node is at one of them.
+    old.node.drop_place(old.parent, old.name)
+    new.node.drop_place(new.parent, new.name)
+    _arrive(u, old.node, old, new)
+    _arrive(u, new.node, new, old)
+
+
+def _move(u: Union, old: _End, new: _End) -> None:
+    assert old.node is not None
+    assert old.dirent is not None
+    require_upper_name(u, old.node, old.parent, old.name)
+    require_upper(u, new.parent)
+    new_covers = new.covers
+    _hide_below(u, old, new_covers)
+    target_in_upper = new.dirent is not None and new.dirent.in_upper
+    if isinstance(new.node, DirNode):
+        with directory_held(new.node):
+            if target_in_upper:
+                _replace_directory(u, old, new)
+            else:
+                _rename_on_disk(u, old, new)
+    else:
+        if new.node is not None and target_in_upper:
+            leave_name(u, new.node, new.parent, new.name)
+        _rename_on_disk(u, old, new)
+    remove_dirent(old.parent, old.name, leaves_whiteout=old.dirent.covers)
+    new_listing = listing_of(new.parent)
+    if new.dirent is not None:
+        remove_dirent(new.parent, new.name, leaves_whiteout=False)
+    new_listing.whiteouts.pop(new.name, None)
+    fmt = old.node.fmt
+    new_listing.add(Dirent(new.name, fmt, in_upper=True, covers=new_covers, lowers=()))
+    if isinstance(new.node, DirNode):
+        directory_gone(u, new.node, new.parent, new.name)
+    elif new.node is not None:
+        name_gone(u, new.node, new.parent, new.name, was_in_upper=target_in_upper)
+        u.table.forget(new.node, 0)
+    old.node.drop_place(old.parent, old.name)
+    _arrive(u, old.node, old, new)
+
+
+def _hide_below(u: Union, end: _End, covers: bool) -> None:
+    """Make a directory opaque before it goes where a lower has the name."""
+    if covers and isinstance(end.node, DirNode):
+        u.writable().set_opaque(end.fd(), end.name)
+
+
+def _replace_directory(u: Union, old: _End, new: _End) -> None:
+    """Rename over a directory that shows empty but may hold whiteouts.
+
+    The two change places, then what is now under the old name is removed: at no time is
+    either name without a directory that hides the lowers.
+    """
+    upper = u.writable()
+    assert old.dirent is not None
+    renameat2(old.fd(), old.name, new.fd(), new.name, RENAME_EXCHANGE)
+    if old.dirent.covers:
+        upper.replace_by_whiteout(old.fd(), old.name, is_dir=True)
+    else:
+        upper.remove_directory(old.fd(), old.name)
+
+
+def _rename_on_disk(u: Union, old: _End, new: _End) -> None:
+    upper = u.writable()
+    assert old.dirent is not None
+    assert old.node is not None
+    is_dir = old.node.fmt == stat.S_IFDIR
+    over_whiteout = new.dirent is None and exists(new.fd(), new.name)
+    args = (old.fd(), old.name, new.fd(), new.name)
+    leaves_whiteout = old.dirent.covers
+    if leaves_whiteout and not upper.format.char_whiteouts:
+        upper.whiteout(old.fd(), old.name)  # says nothing while the name is beside it
+        leaves_whiteout = False
+    if leaves_whiteout:
+        # A whiteout in the way is just what the old name needs.
+        renameat2(*args, RENAME_EXCHANGE if over_whiteout else RENAME_WHITEOUT)
+    elif is_dir and over_whiteout:  # a directory can not be renamed over a whiteout
+        renameat2(*args, RENAME_EXCHANGE)
+        os.unlink(old.name, dir_fd=old.fd())
+    else:
+        renameat2(*args, 0)
+    upper.drop_whiteout_file(new.fd(), new.name)
+
+
+def _arrive(u: Union, node: Node | None, old: _End, new: _End) -> None:
+    """Note that `node` is now at `new`."""
+    assert node is not None
+    node.add_place(new.parent, new.name)
+    if isinstance(node, DirNode):
+        assert node.upper is not None
+        node.upper.parent, node.upper.name = new.parent.upper, new.name
+        return
+    if node.where is old.parent.upper and node.backing_name == old.name:
+        node.where, node.backing_name = new.parent.upper, new.name
+    if node.ino != u.inodes.number(node.keys[0]):
+        mark_impure(u, new.parent)

@@ -1,0 +1,98 @@
+"""What every verb works on: the stack, its upper, the nodes, and the policies."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from unionfuse.layer.stack import LayerStack
+    from unionfuse.layer.upper import Upper
+    from unionfuse.union.index import Index
+    from unionfuse.union.node import DirNode, Key, Node, NodeTable
+    from unionfuse.union.origin import InodeNumbers, Origins
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a union behaves.
+
+    Attributes:
+        sync: write copied data to disk before it is published (overlayfs: fsync=auto).
+        inline_bytes: copy-ups of no more data than this are made at once, without
+            `CopyUpNeeded`, where nothing has to be written to disk.
+        nodeid_is_ino: nodeids are inode numbers.
+        max_backing_fds: how many backing files are open at most, >= 1.
+    """
+
+    sync: bool = True
+    inline_bytes: int = 64 * 1024
+    nodeid_is_ino: bool = False
+    max_backing_fds: int = 512
+
+
+class Caller(NamedTuple):
+    """On whose behalf something is made; umask is not applied yet to the modes passed with it."""
+
+    uid: int
+    gid: int
+    umask: int = 0
+
+
+class Attr(NamedTuple):
+    """Attributes of a node: `st`, with what differs in the union beside it."""
+
+    ino: int
+    nlink: int
+    st: os.stat_result
+
+
+class Entry(NamedTuple):
+    """The result of a lookup."""
+
+    node: Node
+    attr: Attr
+
+
+class CopyUpNeeded(Exception):
+    """`node` has to be copied up first: copy it (`union.copy_up`) and ask again."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+@dataclass(slots=True)
+class Union:
+    """The state of one union.
+
+    Attributes:
+        upper: None for a read-only union; so is `index`.
+        backing_fds: open backing files that may be closed, the longest unused first.
+        removed_links: of lower files with several names, how many names were removed while
+            they were in no upper to keep the count.
+    """
+
+    stack: LayerStack
+    options: Options
+    upper: Upper | None
+    index: Index | None
+    origins: Origins
+    inodes: InodeNumbers
+    table: NodeTable
+    root: DirNode
+    backing_fds: dict[Node, None] = field(default_factory=dict)
+    removed_links: dict[Key, int] = field(default_factory=dict)
+
+    def writable(self) -> Upper:
+        """Return the upper; raise OSError EROFS if there is none."""
+        if self.upper is None:
+            raise oserror(errno.EROFS)
+        return self.upper
+
+
+def oserror(code: int) -> OSError:
+    """Return an `OSError` for `code`."""
+    return OSError(code, os.strerror(code))
