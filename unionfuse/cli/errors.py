@@ -1,0 +1,39 @@
+"""Turn what went wrong into one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from unionfuse.fuse.errors import MountError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Failure(click.ClickException):
+    """A failure that its user can understand; exit code 1."""
+
+    exit_code = 1
+
+    def show(self, file: object = None) -> None:
+        """Print the one line."""
+        click.echo(f"unionfuse: {self.format_message()}", err=True)
+
+
+def reports_failures(command: Callable[P, T]) -> Callable[P, T]:
+    """Make a command print a `MountError` or `OSError` as one line."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except (MountError, OSError) as err:
+            raise Failure(str(err)) from None
+
+    return run

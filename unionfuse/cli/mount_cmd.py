@@ -1,0 +1,90 @@
+"""`unionfuse mount`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from unionfuse.cli.errors import reports_failures
+from unionfuse.fuse import daemon
+from unionfuse.fuse.options import MountPlan, parse_options, split_layers
+from unionfuse.fuse.plan import make_plan
+
+EPILOG = r"""\b
+Examples:
+  unionfuse mount lower upper mnt            one lower layer
+  unionfuse mount top:middle:bottom up mnt   several, the leftmost on top
+  unionfuse mount 'a\:b' up mnt              a layer with a colon in its name
+  unionfuse mount --read-only l1:l2 mnt      nothing to write to
+  unionfuse mount -o noatime,nosuid,volatile lower up mnt
+
+\b
+Mount options (-o, comma-separated, repeatable):
+  ro rw nosuid nodev noexec sync dirsync noatime nodiratime relatime strictatime
+  allow_other    other users may use the mount (default for root)
+  volatile       never wait for the disk; after a power failure the upper may be damaged
+  fsync=0|1      0 is the same as volatile
+  timeout=SEC    how long the kernel may keep names and attributes (default: for ever)
+  fsname=NAME    the source that the mount table shows
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("lowers", metavar="LOWER[:LOWER...]")
+@click.argument("paths", nargs=-1, required=True, metavar="UPPER MNT")
+@click.option(
+    "--workdir",
+    metavar="DIR",
+    help="Where changes are prepared: on UPPER's filesystem.  [default: UPPER.work]",
+)
+@click.option(
+    "-o", "options", multiple=True, metavar="OPT[,OPT...]", help="Mount options, see below."
+)
+@click.option("--read-only", is_flag=True, help="Mount without an upper: LOWER[:LOWER...] MNT.")
+@click.option(
+    "--session",
+    type=click.Choice(["auto", "pyfuse3"]),
+    default="auto",
+    show_default=True,
+    help="What speaks to the kernel.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
+@click.option("-d", "--debug", is_flag=True, help="Log more; implies -f unless --log is given.")
+@click.option("--log", metavar="FILE", help="Log to FILE.  [default: the system's log]")
+@reports_failures
+def mount(  # noqa: PLR0913 - one parameter an option
+    lowers: str,
+    paths: tuple[str, ...],
+    workdir: str | None,
+    options: tuple[str, ...],
+    read_only: bool,
+    session: str,
+    foreground: bool,
+    debug: bool,
+    log: str | None,
+) -> None:
+    """Mount LOWER layers, the leftmost on top, under the writable UPPER, on MNT.
+
+    All changes go to UPPER; the lower layers are never touched. The command returns when the
+    mount serves; `unionfuse umount MNT` ends it.
+    """
+    wanted = 1 if read_only else 2
+    if len(paths) != wanted:
+        usage = "--read-only LOWER[:LOWER...] MNT" if read_only else "LOWER[:LOWER...] UPPER MNT"
+        raise click.UsageError(f"expected {usage}")
+    daemon.start(
+        make_plan(
+            MountPlan(
+                lowers=tuple(split_layers(os.fsencode(lowers))),
+                upper=None if read_only else os.fsencode(paths[0]),
+                workdir=None if workdir is None else os.fsencode(workdir),
+                mountpoint=os.fsencode(paths[-1]),
+                session=session,
+                options=parse_options(options),
+                debug=debug,
+                foreground=foreground or (debug and log is None),
+                log=None if log is None else os.path.abspath(os.fsencode(log)),
+            )
+        )
+    )

@@ -1,0 +1,22 @@
+"""`unionfuse umount`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from unionfuse.cli.errors import reports_failures
+from unionfuse.fuse.unmounting import unmount_and_wait
+
+
+@click.command()
+@click.argument("mountpoint", metavar="MNT")
+@click.option("--lazy", is_flag=True, help="Take it out of the tree now; end when nobody uses it.")
+@reports_failures
+def umount(mountpoint: str, lazy: bool) -> None:
+    """Unmount MNT and wait until its daemon has written everything and gone.
+
+    Works for root, in the user namespace of the mount, and for the user who mounted it.
+    """
+    unmount_and_wait(os.fsencode(mountpoint), lazy=lazy)

@@ -1,0 +1,44 @@
+"""What a caller may do, as far as a request does not say it: read from /proc, when it matters."""
+
+from __future__ import annotations
+
+_CAP_FSETID = 4
+_CAP_SYS_ADMIN = 21
+
+
+def may_keep_suid(pid: int, uid: int) -> bool:
+    """Tell whether a write by this process leaves setuid and setgid (CAP_FSETID)."""
+    status = _status(pid)
+    if status is None:
+        return uid == 0
+    return _has(status, _CAP_FSETID)
+
+
+def may_see_trusted(pid: int, uid: int) -> bool:
+    """Tell whether this process is shown `trusted.*` attributes (CAP_SYS_ADMIN; xattr(7))."""
+    status = _status(pid)
+    return uid == 0 if status is None else _has(status, _CAP_SYS_ADMIN)
+
+
+def is_in_group(pid: int, gid: int, group: int) -> bool:
+    """Tell whether this process, of group `gid`, is a member of `group`, or need not be."""
+    if gid == group:
+        return True
+    status = _status(pid)
+    if status is None:
+        return False
+    return str(group) in status["Groups"].split() or _has(status, _CAP_FSETID)
+
+
+def _has(status: dict[str, str], capability: int) -> bool:
+    return bool(int(status["CapEff"], 16) >> capability & 1)
+
+
+def _status(pid: int) -> dict[str, str] | None:
+    """Return the fields of /proc/PID/status; None for a process that is not to be seen."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            lines = (line.partition(":") for line in file)
+            return {key: value.strip() for key, _, value in lines}
+    except OSError:
+        return None

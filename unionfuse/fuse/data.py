@@ -1,0 +1,78 @@
+"""Move file data for a session without holding up other requests.
+
+Reads that the page cache can answer are made in line; those that would wait for the disk,
+and every fsync, in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from unionfuse.union.fs import UnionFs
+
+
+async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
+    """Return up to `size` bytes at `offset`, fewer only at the end of the file.
+
+    Raises:
+        OSError: EIO and what the layer says.
+    """
+    buffer = memoryview(bytearray(size))
+    fd = fs.data_fd(nodeid)
+    done = _read_cached(fd, buffer, offset)
+    if done < 0:
+        done = -done - 1
+        own_fd = os.dup(fd)  # the thread's, whatever is closed meanwhile
+        try:
+            done += await trio.to_thread.run_sync(_read_all, own_fd, buffer[done:], offset + done)
+        finally:
+            os.close(own_fd)
+    return buffer[:done]
+
+
+def write(fs: UnionFs, nodeid: int, data: bytes, offset: int) -> int:
+    """Write all of `data` at `offset` of a file that is in the upper."""
+    fd = fs.data_fd(nodeid, write=True)
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
+    return done
+
+
+async def sync(fd: int, *, data_only: bool) -> None:
+    """Write what `fd` refers to to the disk; `fd` is closed then."""
+    try:
+        await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, fd)
+    finally:
+        os.close(fd)
+
+
+def _read_cached(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fill `buffer` from the page cache; return the size, or -1 - size if the disk is needed."""
+    done = 0
+    while done < len(buffer):
+        try:
+            count = os.preadv(fd, [buffer[done:]], offset + done, os.RWF_NOWAIT)
+        except OSError as err:
+            if err.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return -1 - done
+            raise
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def _read_all(fd: int, buffer: memoryview, offset: int) -> int:
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(fd, [buffer[done:]], offset + done)
+        if count == 0:
+            break
+        done += count
+    return done

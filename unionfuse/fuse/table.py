@@ -1,0 +1,123 @@
+"""The unionfuse mounts of this machine: the kernel's table, and the record of each daemon.
+
+A daemon leaves `DEVICE.json` in a directory of its user for `ls` and `umount` to find; what
+the kernel's table says is true, the record only adds what it does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unionfuse.fuse.mounting import FSTYPE
+
+if TYPE_CHECKING:
+    from unionfuse.fuse.options import MountPlan
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    """One mount. Paths as str with surrogateescape.
+
+    Attributes:
+        device: `MAJOR:MINOR` of the filesystem.
+        pid: of the daemon; 0 if it is not known or not alive.
+        lowers, upper, workdir, session: empty if there is no record.
+    """
+
+    mountpoint: str
+    device: str
+    lowers: tuple[str, ...] = ()
+    upper: str | None = None
+    workdir: str | None = None
+    session: str = ""
+    pid: int = 0
+
+
+def mounted() -> list[MountRecord]:
+    """Return the unionfuse mounts that this process sees."""
+    records = []
+    for line in _MOUNTINFO.read_bytes().splitlines():
+        fields, _, tail = line.partition(b" - ")
+        if tail.split(b" ", 1)[0] != FSTYPE.encode():
+            continue
+        parts = fields.split(b" ")
+        mountpoint, device = os.fsdecode(_unescape(parts[4])), parts[2].decode()
+        records.append(_with_record(MountRecord(mountpoint, device)))
+    return records
+
+
+def find(mountpoint: bytes) -> MountRecord | None:
+    """Return the topmost unionfuse mount on `mountpoint`."""
+    path = os.fsdecode(mountpoint)
+    return next((record for record in reversed(mounted()) if record.mountpoint == path), None)
+
+
+def write_record(plan: MountPlan, session: str) -> Path | None:
+    """Leave the record of a mount that this process has made; return where it is."""
+    found = find(plan.mountpoint)
+    if found is None:
+        return None
+    record = replace(
+        found,
+        lowers=tuple(os.fsdecode(lower) for lower in plan.lowers),
+        upper=None if plan.upper is None else os.fsdecode(plan.upper),
+        workdir=None if plan.workdir is None else os.fsdecode(plan.workdir),
+        session=session,
+        pid=os.getpid(),
+    )
+    for directory in _own_directories():
+        path = directory / f"{record.device}.json"
+        with contextlib.suppress(OSError):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if directory.stat().st_uid != os.geteuid():
+                continue
+            path.write_text(json.dumps(asdict(record)))
+            return path
+    return None
+
+
+def _own_directories() -> list[Path]:
+    """Return where to leave a record, best first."""
+    directories = [Path("/run/unionfuse")] if os.geteuid() == 0 else []
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        directories.append(Path(runtime) / "unionfuse")
+    return [*directories, Path(f"/tmp/unionfuse-{os.geteuid()}")]
+
+
+def _all_directories() -> list[Path]:
+    others = [*Path("/run/user").glob("*/unionfuse"), *Path("/tmp").glob("unionfuse-*")]
+    return [*_own_directories(), *others]
+
+
+def _with_record(record: MountRecord) -> MountRecord:
+    for directory in _all_directories():
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            known = json.loads((directory / f"{record.device}.json").read_text())
+            known["lowers"] = tuple(known["lowers"])
+            found = MountRecord(**known)
+            # Device numbers are used again: only the record of a daemon that lives is its own.
+            if found.mountpoint == record.mountpoint and _is_alive(found.pid):
+                return found
+    return record
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _unescape(text: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)
