@@ -5,6 +5,8 @@ image-spec layer.md and aufs (`.wh.NAME`, `.wh..wh..opq`), fuse-overlayfs
 (`user.fuseoverlayfs.*`).
 """
 
+from dataclasses import dataclass
+
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_FILE = b".wh..wh..opq"
 AUFS_META_PREFIX = b".wh..wh."  # aufs' own files: no whiteouts, and never shown
@@ -26,6 +28,10 @@ IMPURE_XATTRS = (TRUSTED + IMPURE, USER + IMPURE)
 WHITEOUT_XATTRS = (TRUSTED + WHITEOUT, USER + WHITEOUT)
 
 _ESCAPE = b"overlay."
+_MARKERS = frozenset(
+    {OPAQUE, WHITEOUT, WHITEOUTS, ORIGIN, IMPURE, NLINK}
+    | {b"redirect", b"metacopy", b"upper", b"uuid", b"protattr"}
+)
 
 
 def is_reserved(name: bytes) -> bool:
@@ -33,26 +39,35 @@ def is_reserved(name: bytes) -> bool:
     return name.startswith(WHITEOUT_PREFIX)
 
 
-def stored_xattr(name: bytes) -> bytes | None:
-    """Return the name under which a user's attribute `name` is stored, None if it can not be.
+@dataclass(frozen=True, slots=True)
+class XattrNames:
+    """Which extended attributes are the union's own, and how users' ones of that kind are kept.
 
-    A name in the union's own namespace is escaped, `P` to `P` + `overlay.`, so that layers
-    of another overlay can be kept inside this one (overlayfs.rst, "Nesting overlayfs mounts").
+    A user's name in the union's own namespace is escaped, `P` to `P` + `overlay.`, so that
+    layers of another overlay can be kept inside this one (overlayfs.rst, "Nesting overlayfs
+    mounts"). In the other namespace only the names that mean something in a layer are ours.
+
+    Attributes:
+        own: `trusted.overlay.` or `user.overlay.`.
     """
-    if name.startswith(FUSE_OVERLAYFS):
-        return None
-    for prefix in (TRUSTED, USER):
-        if name.startswith(prefix):
-            return prefix + _ESCAPE + name[len(prefix) :]
-    return name
+
+    own: bytes
+
+    def stored(self, name: bytes) -> bytes | None:
+        """Return the name under which a user's attribute is stored, None if it may not be."""
+        if name.startswith(self.own):
+            return self.own + _ESCAPE + name[len(self.own) :]
+        return None if _is_foreign_marker(name) else name
+
+    def shown(self, name: bytes) -> bytes | None:
+        """Return the name under which a stored attribute is shown, None if it is hidden."""
+        if name.startswith(self.own):
+            rest = name[len(self.own) :]
+            return self.own + rest[len(_ESCAPE) :] if rest.startswith(_ESCAPE) else None
+        return None if _is_foreign_marker(name) else name
 
 
-def shown_xattr(name: bytes) -> bytes | None:
-    """Return the name under which a stored attribute is shown, None if it is hidden."""
-    if name.startswith(FUSE_OVERLAYFS):
-        return None
-    for prefix in (TRUSTED, USER):
-        if name.startswith(prefix):
-            rest = name[len(prefix) :]
-            return prefix + rest[len(_ESCAPE) :] if rest.startswith(_ESCAPE) else None
-    return name
+def _is_foreign_marker(name: bytes) -> bool:
+    return name.startswith(FUSE_OVERLAYFS) or any(
+        name.startswith(prefix) and name[len(prefix) :] in _MARKERS for prefix in (TRUSTED, USER)
+    )

@@ -272,7 +272,7 @@ def _copy_metadata(
         mode &= ~(stat.S_ISUID | stat.S_ISGID)  # of another owner they would mean another thing
     if not stat.S_ISLNK(st.st_mode):
         os.chmod(target, mode)
-    _copy_xattrs(source, target)
+    _copy_xattrs(u, source, target)
     if origin is not None:
         u.writable().set_marker(target, names.ORIGIN, origin)
     times = (st.st_atime_ns, st.st_mtime_ns)
@@ -289,9 +289,9 @@ def _copy_owner(st: os.stat_result, target: bytes) -> bool:
     return True
 
 
-def _copy_xattrs(source: bytes, target: bytes) -> None:
+def _copy_xattrs(u: Union, source: bytes, target: bytes) -> None:
     for name in xattr.names(source):
-        if names.shown_xattr(name) is None:
+        if u.xattr_names.shown(name) is None:
             continue
         value = xattr.get_or_none(source, name)
         if value is None:

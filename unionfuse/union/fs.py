@@ -15,6 +15,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from unionfuse.layer import names
+from unionfuse.layer.names import XattrNames
 from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.upper import Upper, UpperFormat
 from unionfuse.layer.workdir import Workdir
@@ -46,6 +48,8 @@ class UnionFs:
         index = None
         if upper is not None and workdir is not None and stack.upper is not None:
             index = Index(upper, origins, workdir.index, stack.upper)
+        prefix = None if upper is None else upper.format.prefix
+        xattr_names = XattrNames(prefix or names.TRUSTED)
         roots = stack.lowers if stack.upper is None else (stack.upper, *stack.lowers)
         stats = [os.fstat(root.fd()) for root in roots]
         inodes = InodeNumbers([st.st_dev for st in stats])
@@ -53,7 +57,7 @@ class UnionFs:
         table = NodeTable(options.nodeid_is_ino)
         table.add(root)
         self.workdir = workdir
-        self.union = Union(stack, options, upper, index, origins, inodes, table, root)
+        self.union = Union(stack, options, upper, index, xattr_names, origins, inodes, table, root)
 
     @classmethod
     def from_paths(
@@ -134,11 +138,11 @@ class UnionFs:
 
     def getxattr(self, nodeid: int, name: bytes) -> bytes:
         """Return an extended attribute; raise OSError ENODATA if there is none."""
-        return xattr.get_xattr(self.node(nodeid), name)
+        return xattr.get_xattr(self.union, self.node(nodeid), name)
 
     def listxattr(self, nodeid: int) -> list[bytes]:
         """Return the names of all extended attributes."""
-        return xattr.list_xattrs(self.node(nodeid))
+        return xattr.list_xattrs(self.union, self.node(nodeid))
 
     def setxattr(
         self, nodeid: int, name: bytes, value: bytes, flags: int = 0, *, kill_sgid: bool = False

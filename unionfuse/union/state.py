@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from unionfuse.layer.names import XattrNames
     from unionfuse.layer.stack import LayerStack
     from unionfuse.layer.upper import Upper
     from unionfuse.union.index import Index
@@ -79,6 +80,7 @@ class Union:
     options: Options
     upper: Upper | None
     index: Index | None
+    xattr_names: XattrNames
     origins: Origins
     inodes: InodeNumbers
     table: NodeTable

@@ -7,7 +7,6 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfuse.layer import names
 from unionfuse.syscalls import xattr
 from unionfuse.union import acl
 from unionfuse.union.backing import backing_path, backing_stat
@@ -18,21 +17,21 @@ if TYPE_CHECKING:
     from unionfuse.union.node import Node
 
 
-def get_xattr(node: Node, name: bytes) -> bytes:
+def get_xattr(u: Union, node: Node, name: bytes) -> bytes:
     """Return an attribute of the node itself, a symlink too.
 
     Raises:
         OSError: ENODATA if there is none, EOPNOTSUPP if there can be none.
     """
-    stored = names.stored_xattr(name)
+    stored = u.xattr_names.stored(name)
     if stored is None:
         raise oserror(errno.ENODATA)
     return xattr.get(backing_path(node), stored)
 
 
-def list_xattrs(node: Node) -> list[bytes]:
+def list_xattrs(u: Union, node: Node) -> list[bytes]:
     """Return the names of all attributes that are not the union's own."""
-    shown = (names.shown_xattr(name) for name in xattr.names(backing_path(node)))
+    shown = (u.xattr_names.shown(name) for name in xattr.names(backing_path(node)))
     return [name for name in shown if name is not None]
 
 
@@ -54,7 +53,7 @@ def set_xattr(
         CopyUpNeeded: if a lower file has to be copied up first.
         OSError: EPERM, EOPNOTSUPP, EEXIST, ENODATA, ENOSPC, EROFS.
     """
-    stored = names.stored_xattr(name)
+    stored = u.xattr_names.stored(name)
     if stored is None:
         raise oserror(errno.EPERM)
     require_upper(u, node)
@@ -73,7 +72,7 @@ def remove_xattr(u: Union, node: Node, name: bytes) -> None:
         CopyUpNeeded: if a lower file has to be copied up first.
         OSError: ENODATA, EPERM, EOPNOTSUPP, EROFS.
     """
-    stored = names.stored_xattr(name)
+    stored = u.xattr_names.stored(name)
     if stored is None:
         raise oserror(errno.ENODATA)
     u.writable()
