@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import subprocess
 import sys
 from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SYSLOG = "/dev/log"
+_WRITE_BACK_SECONDS = 30
 _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
 
@@ -83,25 +85,30 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
     """Be the daemon: tell over `writer` whether it serves; return the exit status."""
     os.setsid()
     os.chdir("/")
+    waiting = [writer]  # empty once the parent was told: the number may mean another file then
+
+    def tell(answer: bytes) -> None:
+        while waiting:
+            fd = waiting.pop()
+            with contextlib.suppress(BrokenPipeError):
+                os.write(fd, answer)
+            os.close(fd)
 
     def on_ready() -> None:
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.close(null)
-        os.write(writer, _SERVING)
-        os.close(writer)
+        tell(_SERVING)
 
     try:
         _run(plan, on_ready)
     except MountError as err:
-        with contextlib.suppress(OSError):
-            os.write(writer, os.fsencode(str(err)))
+        tell(os.fsencode(str(err)))
         return 1
     except BaseException as err:
         log.exception("the daemon ends")
-        with contextlib.suppress(OSError):
-            os.write(writer, os.fsencode(f"{type(err).__name__}: {err}"))
+        tell(os.fsencode(f"{type(err).__name__}: {err}"))
         return 1
     return 0
 
@@ -186,10 +193,27 @@ def _unmount(mountpoint: bytes) -> bool:
         mounting.unmount(mountpoint)
     except MountError as err:
         log.warning("%s", err)
+        _write_back(mountpoint)
         with contextlib.suppress(MountError):
             mounting.unmount(mountpoint, lazy=True)
         return False
     return True
+
+
+def _write_back(mountpoint: bytes) -> None:
+    """Have the kernel send the dirty pages of shared mappings, which go with the connection.
+
+    By a process of its own: this one must not use its own mount.
+    """
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["sync", "-f", mountpoint],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_WRITE_BACK_SECONDS,
+        )
 
 
 def _configure_logging(plan: MountPlan) -> None:

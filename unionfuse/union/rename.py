@@ -84,6 +84,9 @@ def rename(
     elif new.node is not old.node:
         _check_replaceable(old.node, new.node)
         _move(u, old, new)
+    for end in (old, new):
+        if end.node is not None:
+            u.table.forget(end.node, 0)  # what the kernel does not hold was made to look at it
 
 
 def _check_movable(node: Node) -> None:
