@@ -1,0 +1,50 @@
+# Every target that needs the virtual environment depends on a stamp that tools/setup writes.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+T ?= tests
+SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what unionfuse needs: system packages, .venv
+	@VENV=$(VENV) tools/setup
+
+setup-tests:
+	@VENV=$(VENV) tools/setup --tests
+
+demo: setup ## see a union at work on real directories
+	@PATH="$(abspath $(VENV))/bin:$$PATH" demo/run
+
+test: setup-tests ## run every test: unit, property and integration, on real mounts
+	@$(PY) -m pytest tests
+
+test-unit: setup ## run the tests that mount nothing
+	@$(PY) -m pytest $(wildcard tests/unit tests/property)
+
+test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
+	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(PY) -m pytest tests
+
+test-one: setup-tests ## run one test: make test-one T=tests/unit/test_x.py::test_y
+	@$(PY) -m pytest -vv $(T)
+
+check: setup ## look at format, lint, types and the direction of imports; edits nothing
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+fmt: setup ## format the code and mend what the linter can
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+fuzz: setup-tests ## compare random operations with the kernel's overlayfs: make fuzz SECONDS=600
+	@$(PY) -m tests.fuzz --seconds $(SECONDS)
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
