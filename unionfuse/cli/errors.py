@@ -23,7 +23,15 @@ class Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:
         """Print the one line."""
-        click.echo(f"unionfuse: {self.format_message()}", err=True)
+        click.echo(f"unionfuse: {printable(self.format_message())}", err=True)
+
+
+def printable(text: str) -> str:
+    """Return `text` in one line that a terminal can show, whatever bytes a path has."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
+    )
 
 
 def reports_failures(command: Callable[P, T]) -> Callable[P, T]:

@@ -7,11 +7,17 @@ from dataclasses import asdict
 
 import click
 
-from unionfuse.cli.errors import reports_failures
+from unionfuse.cli.errors import printable, reports_failures
 from unionfuse.fuse import table
 
+EPILOG = """\b
+Examples:
+  unionfuse ls
+  unionfuse ls --json | jq -r '.[].mountpoint'
+"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @reports_failures
 def ls(as_json: bool) -> None:
@@ -21,17 +27,13 @@ def ls(as_json: bool) -> None:
         click.echo(json.dumps([asdict(record) for record in records], indent=2))
         return
     for record in records:
-        click.echo(_printable(record.mountpoint))
+        click.echo(printable(record.mountpoint))
         if not record.pid:
             click.echo("  the daemon is dead, or another user's: nothing more is known")
             continue
         for lower in record.lowers:
-            click.echo(f"  lower    {_printable(lower)}")
+            click.echo(f"  lower    {printable(lower)}")
         if record.upper is not None:
-            click.echo(f"  upper    {_printable(record.upper)}")
-            click.echo(f"  workdir  {_printable(record.workdir or '')}")
+            click.echo(f"  upper    {printable(record.upper)}")
+            click.echo(f"  workdir  {printable(record.workdir or '')}")
         click.echo(f"  session  {record.session}, pid {record.pid}")
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -9,8 +9,14 @@ import click
 from unionfuse.cli.errors import reports_failures
 from unionfuse.fuse.unmounting import unmount_and_wait
 
+EPILOG = """\b
+Examples:
+  unionfuse umount mnt
+  unionfuse umount --lazy mnt     also clears a mount whose daemon is dead
+"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @click.argument("mountpoint", metavar="MNT")
 @click.option("--lazy", is_flag=True, help="Take it out of the tree now; end when nobody uses it.")
 @reports_failures

@@ -133,7 +133,7 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
             list(plan.lowers), plan.upper, plan.workdir, options, _share(_MAX_OPEN_DIRS)
         )
     except WorkdirError as err:
-        raise MountError(f"{os.fsdecode(plan.workdir or b'')}: {err}") from None
+        raise MountError(str(err)) from None
     except OSError as err:
         raise MountError(_of_path(err)) from None
     with contextlib.closing(fs), _mounted(plan) as fuse_fd:

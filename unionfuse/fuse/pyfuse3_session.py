@@ -19,7 +19,7 @@ import os
 import stat
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import pyfuse3
 
@@ -41,8 +41,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _DOTS = 2  # offsets of `.` and `..`; a cookie of the union follows them
+_MAX_TASKS = 10_000  # as many requests may wait for copy-ups and the disk before others do
 _TRUSTED = b"trusted."
 _SUID_BITS = stat.S_ISUID | stat.S_ISGID
+
+
+class _Process(NamedTuple):
+    """Who makes a request."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, ctx: pyfuse3.RequestContext) -> _Process:
+        return cls(ctx.pid, ctx.uid, ctx.gid)
 
 
 @dataclass(slots=True)
@@ -50,14 +63,13 @@ class _Handle:
     """An open file or directory.
 
     Attributes:
-        uid, pid: who opened it.
+        opener: who opened it. Writes are taken to be by that process: pyfuse3 does not tell.
         last_cookie: of a directory: the end of the listing when it was last rewound. Names
             that come later are not shown, so that renaming while reading comes to an end.
     """
 
     nodeid: int
-    uid: int
-    pid: int
+    opener: _Process
     last_cookie: int = 0
 
 
@@ -152,7 +164,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
             size=attr.st_size if fields.update_size else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            kill_priv=bool(fields.update_size) and self._kills_priv(inode, ctx.pid, ctx.uid),
+            killed_bits=self._killed_bits(inode, _Process.of(ctx)) if fields.update_size else 0,
         )
         return self._attributes(await self._copy_ups.retry(self.fs.setattr, inode, changes))
 
@@ -240,7 +252,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
     @_request
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Remove a name."""
-        self.fs.unlink(parent_inode, name)
+        await self._copy_ups.retry(self.fs.unlink, parent_inode, name)
 
     @_request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -281,9 +293,9 @@ class Pyfuse3Operations(pyfuse3.Operations):
     @_request
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file, which is copied up if it is opened to be written."""
-        kill_priv = bool(flags & os.O_TRUNC) and self._kills_priv(inode, ctx.pid, ctx.uid)
+        killed_bits = self._killed_bits(inode, _Process.of(ctx)) if flags & os.O_TRUNC else 0
         await self._copy_ups.retry(
-            functools.partial(self.fs.open, kill_priv=kill_priv), inode, flags
+            functools.partial(self.fs.open, killed_bits=killed_bits), inode, flags
         )
         handle = self._new_handle(inode, ctx)
         return pyfuse3.FileInfo(fh=handle, keep_cache=True)
@@ -299,8 +311,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
         """Write data."""
         handle = self._handles[fh]
         written = data.write(self.fs, handle.nodeid, buf, off)
-        if self._kills_priv(handle.nodeid, handle.pid, handle.uid):
-            self.fs.kill_suidgid(handle.nodeid)
+        if self.fs.clear_mode_bits(handle.nodeid, self._killed_bits(handle.nodeid, handle.opener)):
             pyfuse3.invalidate_inode(pyfuse3.InodeT(handle.nodeid), attr_only=True)
         return written
 
@@ -390,13 +401,21 @@ class Pyfuse3Operations(pyfuse3.Operations):
 
     def _new_handle(self, nodeid: int, ctx: pyfuse3.RequestContext) -> int:
         handle = next(self._next_handle)
-        self._handles[handle] = _Handle(nodeid, ctx.uid, ctx.pid)
+        self._handles[handle] = _Handle(nodeid, _Process.of(ctx))
         return handle
 
-    def _kills_priv(self, nodeid: int, pid: int, uid: int) -> bool:
-        """Tell whether a change of a file's data by this process clears setuid and setgid."""
-        has_bits = self.fs.getattr(nodeid).st.st_mode & _SUID_BITS
-        return bool(has_bits) and not may_keep_suid(pid, uid)
+    def _killed_bits(self, nodeid: int, process: _Process) -> int:
+        """Return the mode bits that a change of a file's data by this process clears.
+
+        Twin of setattr_should_drop_suidgid (fs/attr.c).
+        """
+        st = self.fs.getattr(nodeid).st
+        if not st.st_mode & _SUID_BITS or may_keep_suid(process.pid, process.uid):
+            return 0
+        bits = st.st_mode & stat.S_ISUID
+        if st.st_mode & stat.S_IXGRP or not is_in_group(process.pid, process.gid, st.st_gid):
+            bits |= st.st_mode & stat.S_ISGID
+        return bits
 
     def _attributes(self, attr: Attr) -> pyfuse3.EntryAttributes:
         st = attr.st
@@ -444,7 +463,7 @@ class Pyfuse3Session:
 
     async def serve(self) -> None:
         """Answer requests until the filesystem is unmounted or `stop` is called."""
-        await pyfuse3.main()
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
 
     def stop(self) -> None:
         """Make `serve` return."""

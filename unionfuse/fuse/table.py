@@ -29,6 +29,7 @@ class MountRecord:
     Attributes:
         device: `MAJOR:MINOR` of the filesystem.
         pid: of the daemon; 0 if it is not known or not alive.
+        started: when it started, in clock ticks since boot: with the pid, its identity.
         lowers, upper, workdir, session: empty if there is no record.
     """
 
@@ -39,6 +40,7 @@ class MountRecord:
     workdir: str | None = None
     session: str = ""
     pid: int = 0
+    started: int = 0
 
 
 def mounted() -> list[MountRecord]:
@@ -72,6 +74,7 @@ def write_record(plan: MountPlan, session: str) -> Path | None:
         workdir=None if plan.workdir is None else os.fsdecode(plan.workdir),
         session=session,
         pid=os.getpid(),
+        started=_start_time(os.getpid()) or 0,
     )
     for directory in _own_directories():
         path = directory / f"{record.device}.json"
@@ -104,19 +107,19 @@ def _with_record(record: MountRecord) -> MountRecord:
             known["lowers"] = tuple(known["lowers"])
             found = MountRecord(**known)
             # Device numbers are used again: only the record of a daemon that lives is its own.
-            if found.mountpoint == record.mountpoint and _is_alive(found.pid):
+            if found.mountpoint == record.mountpoint and _start_time(found.pid) == found.started:
                 return found
     return record
 
 
-def _is_alive(pid: int) -> bool:
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if it is dead."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    state, start = fields[0], fields[19]  # proc_pid_stat(5): fields 3 and 22
+    return None if state in "ZX" else int(start)
 
 
 def _unescape(text: bytes) -> bytes:

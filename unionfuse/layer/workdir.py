@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 
 from unionfuse.layer.directory import LayerDir
+from unionfuse.syscalls.fdpath import fd_path
 
 _OPEN_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_RETRY_SECONDS = 0.05
@@ -56,14 +57,18 @@ class Workdir:
         base_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         locks = [base_fd]
         try:
+            upper_path = os.readlink(fd_path(upper.fd()))  # for the messages only
             if os.fstat(base_fd).st_dev != os.fstat(upper.fd()).st_dev:
-                raise WorkdirError("upper and workdir are on different filesystems")
+                raise WorkdirError(
+                    f"upper {os.fsdecode(upper_path)} and workdir {os.fsdecode(path)} are on "
+                    "different filesystems"
+                )
             locks.append(os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=upper.fd()))
             deadline = time.monotonic() + lock_timeout
-            _lock(locks[0], deadline, "workdir is in use by another mount")
-            _lock(locks[1], deadline, "upper is in use by another mount")
+            _lock(locks[1], deadline, f"{os.fsdecode(upper_path)}: upper")
+            _lock(locks[0], deadline, f"{os.fsdecode(path)}: workdir")
             work_fd = _make(base_fd, b"work")
-            _refuse_incompatible(work_fd)
+            _refuse_incompatible(path, work_fd)
             empty_directory(work_fd)
             index = LayerDir.root(upper.layer, _make(base_fd, b"index"), upper.fds)
         except BaseException:
@@ -124,7 +129,7 @@ def _is_directory(dir_fd: int, name: bytes) -> bool:
     return True
 
 
-def _lock(fd: int, deadline: float, refusal: str) -> None:
+def _lock(fd: int, deadline: float, what: str) -> None:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +137,7 @@ def _lock(fd: int, deadline: float, refusal: str) -> None:
             if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
                 raise
             if time.monotonic() > deadline:
-                raise WorkdirError(refusal) from None
+                raise WorkdirError(f"{what} is in use by another mount") from None
             time.sleep(_LOCK_RETRY_SECONDS)
         else:
             return
@@ -146,7 +151,7 @@ def _make(base_fd: int, name: bytes) -> int:
     return os.open(name, _OPEN_DIR, dir_fd=base_fd)
 
 
-def _refuse_incompatible(work_fd: int) -> None:
+def _refuse_incompatible(path: bytes, work_fd: int) -> None:
     try:
         fd = os.open(b"incompat", os.O_RDONLY | os.O_DIRECTORY, dir_fd=work_fd)
     except FileNotFoundError:
@@ -155,6 +160,6 @@ def _refuse_incompatible(work_fd: int) -> None:
     os.close(fd)
     if marks:
         raise WorkdirError(
-            f"workdir was left by a mount with {', '.join(sorted(marks))}: the upper may be "
-            "damaged; remove work/incompat in the workdir to use it all the same"
+            f"workdir {os.fsdecode(path)} was left by a mount with {', '.join(sorted(marks))}: "
+            "the upper may be damaged; remove work/incompat in the workdir to use it all the same"
         )

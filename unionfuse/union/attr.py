@@ -20,8 +20,8 @@ class Changes(NamedTuple):
     """What a setattr changes; None leaves alone. Times in ns since the epoch.
 
     Attributes:
-        kill_priv: a change of `size` clears setuid and setgid, since its caller lacks
-            CAP_FSETID.
+        killed_bits: mode bits that a change of `size` clears: setuid and setgid, unless its
+            caller may keep them.
     """
 
     mode: int | None = None
@@ -30,22 +30,17 @@ class Changes(NamedTuple):
     size: int | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
-    kill_priv: bool = False
+    killed_bits: int = 0
 
 
-def kill_suidgid(node: Node) -> bool:
-    """Clear setuid, and setgid where it means a group, as a write by a plain user does.
-
-    Returns:
-        Whether there was something to clear.
-    """
-    mode = backing_stat(node).st_mode
-    kept = mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        kept &= ~stat.S_ISGID
-    if kept == mode:
+def clear_mode_bits(node: Node, bits: int) -> bool:
+    """Clear these bits of the mode; return whether one of them was set."""
+    if not bits:
         return False
-    os.chmod(backing_path(node), stat.S_IMODE(kept))
+    mode = backing_stat(node).st_mode
+    if not mode & bits:
+        return False
+    os.chmod(backing_path(node), stat.S_IMODE(mode & ~bits))
     return True
 
 
@@ -61,8 +56,7 @@ def set_attr(u: Union, node: Node, changes: Changes) -> None:
             raise oserror(errno.EISDIR if node.fmt == stat.S_IFDIR else errno.EINVAL)
         require_upper(u, node, truncate=changes.size == 0)
         os.ftruncate(backing_fd(u, node, write=True), changes.size)
-        if changes.kill_priv:
-            kill_suidgid(node)
+        clear_mode_bits(node, changes.killed_bits)
     else:
         require_upper(u, node)
     path = backing_path(node)

@@ -85,6 +85,13 @@ def close_fd(u: Union, node: Node) -> None:
         node.fd_access = FD_PATH
 
 
+def forget(u: Union, node: Node, count: int) -> None:
+    """Take back `count` lookups; let go of the node, and its descriptor, if that was the last."""
+    u.table.forget(node, count)
+    if node.fd < 0:
+        u.backing_fds.pop(node, None)
+
+
 def adopt_fd(u: Union, node: Node, fd: int) -> None:
     """Take `fd`, open for reading and writing, as the backing of `node`."""
     close_fd(u, node)

@@ -96,6 +96,7 @@ def require_upper(u: Union, node: Node, *, truncate: bool = False) -> None:
 
 def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
     """Make sure that `node` is in the upper under this one of its names, for rename."""
+    node.prefer_place(parent, name)
     require_upper(u, node)
     dirent = listing_of(parent).get(name)
     if dirent is None or dirent.in_upper:
@@ -359,7 +360,6 @@ def _publish_link(u: Union, node: Node, temp: bytes, st: os.stat_result) -> None
         raise
     node.where, node.backing_name = directory, entry
     node.nlink_delta = nlink_delta
-    u.removed_links.pop(key_of(st), None)
 
 
 class _TimesKept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from unionfuse.union.attr import kill_suidgid
+from unionfuse.union.attr import clear_mode_bits
 from unionfuse.union.backing import backing_fd
 from unionfuse.union.copy_up import require_upper
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unionfuse.union.state import Union
 
 
-def open_file(u: Union, node: Node, flags: int, *, kill_priv: bool) -> None:
+def open_file(u: Union, node: Node, flags: int, *, killed_bits: int = 0) -> None:
     """Prepare `node` for a handle opened with `flags`: O_ACCMODE and O_TRUNC count.
 
     Copy-up happens here, as on overlayfs, so that a full upper is told at open.
@@ -23,7 +23,7 @@ def open_file(u: Union, node: Node, flags: int, *, kill_priv: bool) -> None:
         u: the union.
         node: a regular file.
         flags: as open(2).
-        kill_priv: O_TRUNC clears setuid and setgid.
+        killed_bits: mode bits that O_TRUNC clears, see `Changes`.
 
     Raises:
         CopyUpNeeded: if it is to be written and has to be copied up first.
@@ -36,6 +36,5 @@ def open_file(u: Union, node: Node, flags: int, *, kill_priv: bool) -> None:
     fd = backing_fd(u, node, write=write or truncate)
     if truncate:
         os.ftruncate(fd, 0)
-        if kill_priv:
-            kill_suidgid(node)
+        clear_mode_bits(node, killed_bits)
     node.opens += 1

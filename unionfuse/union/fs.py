@@ -122,7 +122,7 @@ class UnionFs:
 
     def forget(self, nodeid: int, count: int) -> None:
         """Take back `count` lookups of a node."""
-        self.union.table.forget(self.node(nodeid), count)
+        backing.forget(self.union, self.node(nodeid), count)
 
     # Attributes
 
@@ -204,9 +204,9 @@ class UnionFs:
         """Make a regular file and open it. Increases nlookup and opens by one."""
         return _remember(create.create(self.union, self.directory(parent), name, mode, caller))
 
-    def open(self, nodeid: int, flags: int, *, kill_priv: bool = False) -> None:
+    def open(self, nodeid: int, flags: int, *, killed_bits: int = 0) -> None:
         """Open a regular file; see `union.file.open_file`. Increases opens by one."""
-        file.open_file(self.union, self.node(nodeid), flags, kill_priv=kill_priv)
+        file.open_file(self.union, self.node(nodeid), flags, killed_bits=killed_bits)
 
     def release(self, nodeid: int) -> None:
         """Close a handle of a regular file. Decreases opens by one."""
@@ -234,9 +234,9 @@ class UnionFs:
             return None
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=node.top.fd())
 
-    def kill_suidgid(self, nodeid: int) -> bool:
-        """Clear setuid and setgid as a write does; tell whether there was something to clear."""
-        return attr.kill_suidgid(self.node(nodeid))
+    def clear_mode_bits(self, nodeid: int, bits: int) -> bool:
+        """Clear bits of the mode, as a write does; return whether one of them was set."""
+        return attr.clear_mode_bits(self.node(nodeid), bits)
 
     def begin_copy_up(self, node: Node) -> CopyUp:
         """Begin the copy-up that a `CopyUpNeeded` asks for."""

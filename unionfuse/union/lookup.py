@@ -136,7 +136,7 @@ def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
         node.add_place(parent, name)
         return Entry(node, attr_of(node, st) if not node.is_upper else get_attr(node))
     keys: tuple[Key, ...] = (key,)
-    backing_name, nlink_delta = name, -u.removed_links.get(key, 0)
+    backing_name, nlink_delta = name, 0
     if st.st_nlink > 1 and u.index is not None:
         found = u.index.find(where, name, st)
         if found is not None:

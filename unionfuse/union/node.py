@@ -102,6 +102,14 @@ class Node:
             self.others.add((parent, name))
         parent.children[name] = self
 
+    def prefer_place(self, parent: DirNode, name: bytes) -> None:
+        """Make one of its known places the one where it is copied up to."""
+        if self.others is not None and (parent, name) in self.others:
+            assert self.parent is not None
+            self.others.remove((parent, name))
+            self.others.add((self.parent, self.name))
+            self.parent, self.name = parent, name
+
     def drop_place(self, parent: DirNode, name: bytes) -> None:
         """Forget a place in the merged tree, which may be the last."""
         parent.children.pop(name, None)

@@ -15,6 +15,7 @@ from unionfuse.syscalls.rename import (
     RENAME_WHITEOUT,
     renameat2,
 )
+from unionfuse.union.backing import forget
 from unionfuse.union.copy_up import mark_impure, require_upper, require_upper_name
 from unionfuse.union.listing import Dirent
 from unionfuse.union.lookup import NAME_MAX, existing, listing_of
@@ -22,6 +23,7 @@ from unionfuse.union.node import DirNode, Node
 from unionfuse.union.remove import (
     directory_gone,
     directory_held,
+    keep_link_count,
     leave_name,
     name_gone,
     remove_dirent,
@@ -86,7 +88,7 @@ def rename(
         _move(u, old, new)
     for end in (old, new):
         if end.node is not None:
-            u.table.forget(end.node, 0)  # what the kernel does not hold was made to look at it
+            forget(u, end.node, 0)  # what the kernel does not hold was made to look at it
 
 
 def _check_movable(node: Node) -> None:
@@ -135,6 +137,8 @@ def _move(u: Union, old: _End, new: _End) -> None:
     assert old.dirent is not None
     require_upper_name(u, old.node, old.parent, old.name)
     require_upper(u, new.parent)
+    if new.node is not None and not isinstance(new.node, DirNode):
+        keep_link_count(u, new.node, new.parent, new.name)
     new_covers = new.covers
     _hide_below(u, old, new_covers)
     target_in_upper = new.dirent is not None and new.dirent.in_upper
@@ -159,7 +163,6 @@ def _move(u: Union, old: _End, new: _End) -> None:
         directory_gone(u, new.node, new.parent, new.name)
     elif new.node is not None:
         name_gone(u, new.node, new.parent, new.name, was_in_upper=target_in_upper)
-        u.table.forget(new.node, 0)
     old.node.drop_place(old.parent, old.name)
     _arrive(u, old.node, old, new)
 
