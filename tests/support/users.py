@@ -1,0 +1,172 @@
+"""Act as somebody else: as another user, without root, in namespaces of one's own.
+
+`acting_as` lends the identity of a plain user to a piece of a test. `WITHOUT_ROOT` names the ways
+to run a whole command with no right that root has; each shows the command the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import pwd
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.mounts import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+# A user that has a name: fusermount3 refuses one without.
+NOBODY = pwd.getpwnam("nobody").pw_uid
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# x86 has numbers of its own, all later machines share theirs.
+_IS_X86 = platform.machine() == "x86_64"
+_SETGROUPS, _SETRESUID, _SETRESGID = (116, 117, 119) if _IS_X86 else (159, 147, 149)
+_KEEP = -1
+
+
+@contextlib.contextmanager
+def acting_as(uid: int, gid: int | None = None, groups: Sequence[int] = ()) -> Iterator[None]:
+    """Give this thread alone the effective identity of a plain user, without capabilities.
+
+    The system calls are made directly: the functions of libc change every thread, the watchdog of
+    the tests too. access(2) asks for the real user and is not answered for the lent one.
+    """
+    before = os.getegid(), os.getgroups()
+    _set_identity(uid, uid if gid is None else gid, groups)
+    try:
+        yield
+    finally:
+        _system_call(_SETRESUID, _KEEP, os.getuid(), _KEEP)
+        _set_identity(os.getuid(), *before)
+
+
+def _set_identity(uid: int, gid: int, groups: Sequence[int]) -> None:
+    array = (ctypes.c_uint32 * len(groups))(*groups)
+    _system_call(_SETGROUPS, len(groups), array)
+    _system_call(_SETRESGID, _KEEP, gid, _KEEP)
+    _system_call(_SETRESUID, _KEEP, uid, _KEEP)
+
+
+def _system_call(number: int, *args: object) -> None:
+    if _libc.syscall(number, *args) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def unionfuse(
+    *arguments: str | bytes | Path,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """Run `unionfuse` with these arguments and return how it ended.
+
+    Its output is read through pipes until their end: a daemon that keeps them open is a timeout.
+    """
+    return command(
+        sys.executable, "-m", "unionfuse", *arguments,
+        prefix=prefix, env=env, cwd=cwd, timeout=timeout,
+    )  # fmt: skip
+
+
+def command(
+    *arguments: str | bytes | Path,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, after `prefix`, that finds this package; return how it ended."""
+    given = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8", **(env or {})}
+    return subprocess.run(
+        [*prefix, *arguments],
+        env=given,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=timeout,
+        check=False,
+    )
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for `condition` to hold.
+
+    Raises:
+        AssertionError: It does not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come to be in {seconds} s"
+        time.sleep(0.01)
+
+
+# --- Ways to have no rights -----------------------------------------------------------------------
+
+
+def in_private_mounts(script: str) -> list[str]:
+    """Return the beginning of a command that runs in mounts of its own, after `script` as root."""
+    return [
+        "unshare", "--mount", "--propagation", "private",
+        "sh", "-euc", f'{script}\nexec "$@"', "sh",
+    ]  # fmt: skip
+
+
+def as_plain_user(uid: int = NOBODY, *, device_mode: str = "666") -> list[str]:
+    """Return the beginning of a command that runs as a plain user who may use /dev/fuse.
+
+    The machine's own device stays as it is: the mounts, in which there is another one with
+    `device_mode`, are the command's alone. So is what lets the user reach this Python, which may
+    lie in root's home.
+    """
+    scratch = _scratch("dev")
+    device = f"""
+        mount -t tmpfs -o mode=755 devices '{scratch}'
+        mknod -m {device_mode} '{scratch}/fuse' c 10 229
+        mount --bind '{scratch}/fuse' /dev/fuse
+    """
+    drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+    return [*in_private_mounts(device + _reaching(REPOSITORY)), *drop]
+
+
+def _scratch(name: str) -> Path:
+    path = Path(tempfile.mkdtemp(prefix=f"{name}."))
+    path.chmod(0o755)
+    return path
+
+
+def _reaching(*needed: Path) -> str:
+    """Return commands that let every user reach this Python and `needed`."""
+    wanted = [Path(sys.prefix), Path(sys.base_prefix), *needed]
+    closed: dict[Path, list[Path]] = {}
+    for path in dict.fromkeys(path.resolve() for path in wanted):
+        for ancestor in reversed(path.parents):
+            if not ancestor.stat().st_mode & 0o001:
+                closed.setdefault(ancestor, []).append(path)
+                break
+    lines = []
+    for ancestor, paths in closed.items():
+        # The directory is covered, and of what is in it the needed paths alone are put back.
+        kept = [_scratch("kept") for _ in paths]
+        pairs = list(zip(paths, kept, strict=True))
+        lines += [f"mount --bind '{path}' '{copy}'" for path, copy in pairs]
+        lines.append(f"mount -t tmpfs -o mode=755 cover '{ancestor}'")
+        lines += [f"mkdir -p '{path}'; mount --bind '{copy}' '{path}'" for path, copy in pairs]
+    return "\n".join(lines)
+
+
+def in_user_namespace() -> list[str]:
+    """Return the beginning of a command that is root in a user namespace of its own."""
+    return ["unshare", "--user", "--map-root-user", "--mount"]
