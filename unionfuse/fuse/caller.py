@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _CAP_FSETID = 4
 _CAP_SYS_ADMIN = 21
+_TRUSTED = b"trusted."
 
 
 def may_keep_suid(pid: int, uid: int) -> bool:
@@ -14,10 +15,17 @@ def may_keep_suid(pid: int, uid: int) -> bool:
     return _has(status, _CAP_FSETID)
 
 
-def may_see_trusted(pid: int, uid: int) -> bool:
-    """Tell whether this process is shown `trusted.*` attributes (CAP_SYS_ADMIN; xattr(7))."""
+def visible_xattrs(names: list[bytes], pid: int, uid: int) -> list[bytes]:
+    """Return the names of attributes that this process is shown.
+
+    `trusted.*` only with CAP_SYS_ADMIN (xattr(7)); the kernel leaves that to the filesystem.
+    """
+    if not any(name.startswith(_TRUSTED) for name in names):
+        return names
     status = _status(pid)
-    return uid == 0 if status is None else _has(status, _CAP_SYS_ADMIN)
+    if uid == 0 if status is None else _has(status, _CAP_SYS_ADMIN):
+        return names
+    return [name for name in names if not name.startswith(_TRUSTED)]
 
 
 def is_in_group(pid: int, gid: int, group: int) -> bool:

@@ -24,7 +24,7 @@ async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
     """
     buffer = memoryview(bytearray(size))
     fd = fs.data_fd(nodeid)
-    done = _read_cached(fd, buffer, offset)
+    done = read_cached(fd, buffer, offset)
     if done < 0:
         done = -done - 1
         own_fd = os.dup(fd)  # the thread's, whatever is closed meanwhile
@@ -35,7 +35,7 @@ async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
     return buffer[:done]
 
 
-def write(fs: UnionFs, nodeid: int, data: bytes, offset: int) -> int:
+def write(fs: UnionFs, nodeid: int, data: bytes | memoryview, offset: int) -> int:
     """Write all of `data` at `offset` of a file that is in the upper."""
     fd = fs.data_fd(nodeid, write=True)
     done = os.pwrite(fd, data, offset)
@@ -52,7 +52,7 @@ async def sync(fd: int, *, data_only: bool) -> None:
         os.close(fd)
 
 
-def _read_cached(fd: int, buffer: memoryview, offset: int) -> int:
+def read_cached(fd: int, buffer: memoryview, offset: int) -> int:
     """Fill `buffer` from the page cache; return the size, or -1 - size if the disk is needed."""
     done = 0
     while done < len(buffer):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 import pyfuse3
 
 from unionfuse.fuse import data
-from unionfuse.fuse.caller import is_in_group, may_keep_suid, may_see_trusted
+from unionfuse.fuse.caller import is_in_group, may_keep_suid, visible_xattrs
 from unionfuse.fuse.copying import CopyUps
 from unionfuse.union import acl
 from unionfuse.union.fs import Changes, UnionFs
@@ -42,7 +42,6 @@ T = TypeVar("T")
 
 _DOTS = 2  # offsets of `.` and `..`; a cookie of the union follows them
 _MAX_TASKS = 10_000  # as many requests may wait for copy-ups and the disk before others do
-_TRUSTED = b"trusted."
 _SUID_BITS = stat.S_ISUID | stat.S_ISGID
 
 
@@ -157,6 +156,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Change attributes."""
+        kills = fields.update_size or fields.update_uid or fields.update_gid
         changes = Changes(
             mode=attr.st_mode if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -164,7 +164,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
             size=attr.st_size if fields.update_size else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            killed_bits=self._killed_bits(inode, _Process.of(ctx)) if fields.update_size else 0,
+            killed_bits=self._killed_bits(inode, _Process.of(ctx)) if kills else 0,
         )
         return self._attributes(await self._copy_ups.retry(self.fs.setattr, inode, changes))
 
@@ -181,12 +181,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
     @_request
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Return the names of the extended attributes that the caller may see."""
-        found = self.fs.listxattr(inode)
-        if any(name.startswith(_TRUSTED) for name in found) and not may_see_trusted(
-            ctx.pid, ctx.uid
-        ):
-            return [name for name in found if not name.startswith(_TRUSTED)]
-        return found
+        return visible_xattrs(self.fs.listxattr(inode), ctx.pid, ctx.uid)
 
     @_request
     async def setxattr(

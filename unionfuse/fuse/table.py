@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,8 +81,9 @@ def write_record(plan: MountPlan, session: str) -> Path | None:
         path = directory / f"{record.device}.json"
         with contextlib.suppress(OSError):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if directory.stat().st_uid != os.geteuid():
+            if not _is_ours(directory):
                 continue
+            path.touch(mode=0o600)
             path.write_text(json.dumps(asdict(record)))
             return path
     return None
@@ -92,7 +94,16 @@ def _own_directories() -> list[Path]:
     directories = [Path("/run/unionfuse")] if os.geteuid() == 0 else []
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         directories.append(Path(runtime) / "unionfuse")
-    return [*directories, Path(f"/tmp/unionfuse-{os.geteuid()}")]
+    # Root of a user namespace may find that of the real root, and takes one of its namespace.
+    user = f"/tmp/unionfuse-{os.geteuid()}"
+    namespace = os.stat("/proc/self/ns/user").st_ino
+    return [*directories, Path(user), Path(f"{user}-{namespace}")]
+
+
+def _is_ours(directory: Path) -> bool:
+    """Tell whether this is a directory of ours, and no trap that somebody set up in /tmp."""
+    st = directory.lstat()
+    return stat.S_ISDIR(st.st_mode) and st.st_uid == os.geteuid()
 
 
 def _all_directories() -> list[Path]:

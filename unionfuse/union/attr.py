@@ -20,8 +20,8 @@ class Changes(NamedTuple):
     """What a setattr changes; None leaves alone. Times in ns since the epoch.
 
     Attributes:
-        killed_bits: mode bits that a change of `size` clears: setuid and setgid, unless its
-            caller may keep them.
+        killed_bits: mode bits that a change of `size` or owner clears: setuid and setgid,
+            unless its caller may keep them.
     """
 
     mode: int | None = None
@@ -56,7 +56,6 @@ def set_attr(u: Union, node: Node, changes: Changes) -> None:
             raise oserror(errno.EISDIR if node.fmt == stat.S_IFDIR else errno.EINVAL)
         require_upper(u, node, truncate=changes.size == 0)
         os.ftruncate(backing_fd(u, node, write=True), changes.size)
-        clear_mode_bits(node, changes.killed_bits)
     else:
         require_upper(u, node)
     path = backing_path(node)
@@ -64,6 +63,8 @@ def set_attr(u: Union, node: Node, changes: Changes) -> None:
         uid = -1 if changes.uid is None else changes.uid
         gid = -1 if changes.gid is None else changes.gid
         os.chown(path, uid, gid, follow_symlinks=is_descriptor(path))
+    if node.fmt == stat.S_IFREG:
+        clear_mode_bits(node, changes.killed_bits)
     if changes.mode is not None:
         if node.fmt == stat.S_IFLNK:
             raise oserror(errno.EOPNOTSUPP)
