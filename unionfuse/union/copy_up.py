@@ -153,10 +153,16 @@ def abandon(u: Union, copy: CopyUp) -> None:
 def finish(u: Union, copy: CopyUp) -> None:
     """Finish a copy-up whose data is there: attributes, and the rename that publishes it.
 
+    A truncation to 0, which needs no data, may have overtaken it: then there is nothing to
+    publish, and publishing would bring the old data back.
+
     Raises:
         OSError: ENOSPC and the like; then the union is as it was.
     """
     node, st = copy.node, os.fstat(copy.source_fd)
+    if node.is_upper:
+        abandon(u, copy)
+        return
     try:
         origin = _origin(u, node, st)
         source, target = fd_path(copy.source_fd), fd_path(copy.target_fd)
