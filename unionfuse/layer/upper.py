@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from unionfuse.syscalls import xattr
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat2
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+log = logging.getLogger(__name__)
+
+# Without O_EXCL: what an earlier attempt has left says the same.
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT_MODE = stat.S_IFCHR  # the kernel's whiteouts have mode 0
 
 
@@ -58,7 +62,11 @@ class Upper:
         if self.format.char_whiteouts:
             os.mknod(name, _WHITEOUT_MODE, 0, dir_fd=dir_fd)
         else:
-            os.close(os.open(names.WHITEOUT_PREFIX + name, _CREATE, 0, dir_fd=dir_fd))
+            self.whiteout_file(dir_fd, name)
+
+    def whiteout_file(self, dir_fd: int, name: bytes) -> None:
+        """Hide `name` of the layers below by a file; the upper's own, beside it, is still shown."""
+        os.close(os.open(names.WHITEOUT_PREFIX + name, _CREATE, 0, dir_fd=dir_fd))
 
     def replace_by_whiteout(self, dir_fd: int, name: bytes, is_dir: bool) -> None:
         """Remove `name` (for a directory: with the markers in it) and hide it below, at once."""
@@ -71,13 +79,13 @@ class Upper:
                 os.unlink(temp, dir_fd=self.work_fd)
                 raise
             if is_dir:
-                remove_tree(self.work_fd, temp)
+                self.discard(temp)
             return
         # First the whiteout: next to NAME it changes nothing, and after NAME has gone it counts.
-        self.whiteout(dir_fd, name)
+        self.whiteout_file(dir_fd, name)
         if is_dir:
             _move_directory(dir_fd, name, self.work_fd, temp)
-            remove_tree(self.work_fd, temp)
+            self.discard(temp)
         else:
             os.unlink(name, dir_fd=dir_fd)
 
@@ -100,16 +108,33 @@ class Upper:
                 raise
             temp = self.workdir.temp_name()
             _move_directory(dir_fd, name, self.work_fd, temp)
+            self.discard(temp)
+
+    def discard(self, temp: bytes) -> None:
+        """Remove what lies in WORKDIR/work after a change was published.
+
+        That the change is made is not changed by a failure here: the next mount removes it.
+        """
+        try:
             remove_tree(self.work_fd, temp)
+        except OSError as err:
+            log.warning("%s stays in the workdir: %s", os.fsdecode(temp), err)
 
     def publish(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
         """Give WORKDIR/work/`temp` its `name`, over a whiteout if one is there."""
         if is_dir and exists(dir_fd, name):  # a directory can not be renamed over a whiteout
             renameat2(self.work_fd, temp, dir_fd, name, RENAME_EXCHANGE)
-            os.unlink(temp, dir_fd=self.work_fd)
+            self.discard(temp)
         else:
             os.rename(temp, name, src_dir_fd=self.work_fd, dst_dir_fd=dir_fd)
         self.drop_whiteout_file(dir_fd, name)
+
+    def drop_whiteout(self, dir_fd: int, name: bytes) -> None:
+        """Remove a whiteout that hides nothing: below there is no such name."""
+        try:
+            os.unlink(name, dir_fd=dir_fd)
+        except OSError as err:
+            log.warning("a whiteout stays at %s: %s", os.fsdecode(name), err)
 
     def drop_whiteout_file(self, dir_fd: int, name: bytes) -> None:
         """Remove `.wh.NAME`, which has no meaning beside NAME any more."""
@@ -117,7 +142,7 @@ class Upper:
             os.unlink(names.WHITEOUT_PREFIX + name, dir_fd=dir_fd)
         except OSError as err:
             if err.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
-                raise
+                log.warning("a whiteout stays beside %s: %s", os.fsdecode(name), err)
 
     def set_opaque(self, dir_fd: int, name: bytes) -> None:
         """Make the directory `name` below `dir_fd` hide what the layers below have there."""
@@ -127,8 +152,7 @@ class Upper:
             return
         fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
         try:
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(names.OPAQUE_FILE, _CREATE, 0, dir_fd=fd))
+            os.close(os.open(names.OPAQUE_FILE, _CREATE, 0, dir_fd=fd))
         finally:
             os.close(fd)
 

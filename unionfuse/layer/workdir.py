@@ -38,7 +38,7 @@ class Workdir:
 
     work_fd: int
     index: LayerDir
-    _locks: list[int]
+    _fds: list[int]
     _serial: int = field(default=0)
 
     @classmethod
@@ -54,28 +54,27 @@ class Workdir:
         """
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        base_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        locks = [base_fd]
+        fds = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
         try:
             upper_path = os.readlink(fd_path(upper.fd()))  # for the messages only
-            if os.fstat(base_fd).st_dev != os.fstat(upper.fd()).st_dev:
+            if os.fstat(fds[0]).st_dev != os.fstat(upper.fd()).st_dev:
                 raise WorkdirError(
                     f"upper {os.fsdecode(upper_path)} and workdir {os.fsdecode(path)} are on "
                     "different filesystems"
                 )
-            locks.append(os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=upper.fd()))
+            fds.append(os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=upper.fd()))
             deadline = time.monotonic() + lock_timeout
-            _lock(locks[1], deadline, f"{os.fsdecode(upper_path)}: upper")
-            _lock(locks[0], deadline, f"{os.fsdecode(path)}: workdir")
-            work_fd = _make(base_fd, b"work")
-            _refuse_incompatible(path, work_fd)
-            empty_directory(work_fd)
-            index = LayerDir.root(upper.layer, _make(base_fd, b"index"), upper.fds)
+            _lock(fds[1], deadline, f"{os.fsdecode(upper_path)}: upper")
+            _lock(fds[0], deadline, f"{os.fsdecode(path)}: workdir")
+            fds.append(_make(fds[0], b"work"))
+            _refuse_incompatible(path, fds[2])
+            empty_directory(fds[2])
+            fds.append(_make(fds[0], b"index"))
         except BaseException:
-            for fd in locks:
+            for fd in fds:
                 os.close(fd)
             raise
-        return cls(work_fd, index, locks)
+        return cls(fds[2], LayerDir.root(upper.layer, fds[3], upper.fds), fds)
 
     def temp_name(self) -> bytes:
         """Return a name that is free in WORKDIR/work."""
@@ -84,7 +83,7 @@ class Workdir:
 
     def close(self) -> None:
         """Let go of it."""
-        for fd in (self.work_fd, self.index.fd(), *self._locks):
+        for fd in self._fds:
             os.close(fd)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from unionfuse.union.backing import adopt_fd, backing_fd, backing_path, backing_
 from unionfuse.union.lookup import key_of, listing_of
 from unionfuse.union.node import DirNode, Node
 from unionfuse.union.state import CopyUpNeeded, Union
+
+log = logging.getLogger(__name__)
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -106,6 +109,7 @@ def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> No
     assert u.index is not None
     assert node.where is not None
     assert parent.upper is not None
+    mark_impure(u, parent)
     os.link(
         node.backing_name,
         name,
@@ -115,7 +119,6 @@ def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> No
     )
     node.nlink_delta -= 1  # one link more in the upper, as many names as before in the union
     u.index.write_nlink_delta(node.where, node.backing_name, node.nlink_delta)
-    mark_impure(u, parent)
     dirent.in_upper, dirent.lowers = True, ()
 
 
@@ -166,7 +169,7 @@ def finish(u: Union, copy: CopyUp) -> None:
     try:
         origin = _origin(u, node, st)
         source, target = fd_path(copy.source_fd), fd_path(copy.target_fd)
-        _copy_metadata(u, st, source, target, origin)
+        copy_metadata(u, st, source, target, origin)
         _publish(u, node, copy.temp, st, origin)
     except BaseException:
         abandon(u, copy)
@@ -207,13 +210,13 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
         assert lower.parent is not None, "the roots are in the upper already"
         origin = u.origins.encode(lower.parent, lower.name, st.st_dev)
         target = fd_path(upper.work_fd, temp)
-        _copy_metadata(u, st, fd_path(lower.fd()), target, origin)
+        copy_metadata(u, st, fd_path(lower.fd()), target, origin)
+        mark_impure(u, parent)
         with _TimesKept(parent.upper):
             _rename_directory(upper.work_fd, temp, parent.upper.fd(), node.name, st)
     except BaseException:
         os.rmdir(temp, dir_fd=upper.work_fd)
         raise
-    mark_impure(u, parent)
     node.upper = LayerDir(parent.upper, node.name)
     dirent = listing_of(parent).get(node.name)
     assert dirent is not None, "a living directory is in its parent's listing"
@@ -247,7 +250,7 @@ def _copy_up_special(u: Union, node: Node) -> None:
     else:
         os.mknod(temp, node.fmt | 0o600, st.st_rdev, dir_fd=upper.work_fd)
     try:
-        _copy_metadata(u, st, source, fd_path(upper.work_fd, temp), origin)
+        copy_metadata(u, st, source, fd_path(upper.work_fd, temp), origin)
         fd = os.open(temp, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper.work_fd)
         try:
             _publish(u, node, temp, st, origin)
@@ -270,7 +273,7 @@ def _origin(u: Union, node: Node, st: os.stat_result) -> bytes | None:
     return u.origins.encode(node.where, node.backing_name, st.st_dev)
 
 
-def _copy_metadata(
+def copy_metadata(
     u: Union, st: os.stat_result, source: bytes, target: bytes, origin: bytes | None
 ) -> None:
     """Give `target` owner, mode, attributes and times of `source`, and its origin."""
@@ -327,6 +330,8 @@ def _publish(u: Union, node: Node, temp: bytes, st: os.stat_result, origin: byte
     dirent = listing_of(parent).get(name)
     assert dirent is not None, "a node with a place is in its parent's listing"
     keys = [new_key]
+    if origin is not None:
+        mark_impure(u, parent)
     with _TimesKept(parent.upper):
         if st.st_nlink > 1 and u.index is not None:
             _publish_link(u, node, temp, st)
@@ -334,8 +339,6 @@ def _publish(u: Union, node: Node, temp: bytes, st: os.stat_result, origin: byte
         else:
             upper.publish(temp, parent.upper.fd(), name, is_dir=False)
             node.where, node.backing_name = parent.upper, name
-    if origin is not None:
-        mark_impure(u, parent)
     dirent.in_upper, dirent.lowers = True, ()
     u.table.set_keys(node, keys)
 
@@ -379,4 +382,7 @@ class _TimesKept:
         self._times = (st.st_atime_ns, st.st_mtime_ns)
 
     def __exit__(self, *_: object) -> None:
-        os.utime(fd_path(self._directory.fd()), ns=self._times)
+        try:
+            os.utime(fd_path(self._directory.fd()), ns=self._times)
+        except OSError as err:  # the copy-up is published: it must not be taken back for that
+            log.warning("times of a directory not kept: %s", err)

@@ -111,6 +111,8 @@ def link(u: Union, node: Node, parent: DirNode, name: bytes) -> Entry:
     dir_fd, at = parent.upper.fd(), name
     if is_covered:
         dir_fd, at = upper.work_fd, upper.workdir.temp_name()
+    if node.ino != u.inodes.number(node.keys[0]):
+        mark_impure(u, parent)
     os.link(
         node.backing_name,
         at,
@@ -119,9 +121,11 @@ def link(u: Union, node: Node, parent: DirNode, name: bytes) -> Entry:
         follow_symlinks=False,
     )
     if is_covered:
-        upper.publish(at, parent.upper.fd(), name, is_dir=False)
-    if node.ino != u.inodes.number(node.keys[0]):
-        mark_impure(u, parent)
+        try:
+            upper.publish(at, parent.upper.fd(), name, is_dir=False)
+        except BaseException:
+            upper.discard(at)
+            raise
     _add_dirent(parent, name, node.fmt)
     node.add_place(parent, name)
     return Entry(node, get_attr(node))

@@ -17,6 +17,7 @@ mount.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ from unionfuse.syscalls.fdpath import fd_path
 if TYPE_CHECKING:
     from unionfuse.layer.upper import Upper
     from unionfuse.union.origin import Origins
+
+
+log = logging.getLogger(__name__)
 
 
 class Index:
@@ -81,11 +85,17 @@ class Index:
     def write_nlink_delta(self, directory: LayerDir, entry: bytes, delta: int) -> None:
         """Keep what `read_nlink_delta` returns."""
         path = fd_path(directory.fd(), entry)
-        self._upper.set_marker(path, names.NLINK, b"U%+d" % delta)
+        try:
+            self._upper.set_marker(path, names.NLINK, b"U%+d" % delta)
+        except OSError as err:  # the change that is counted is made; only the count is lost
+            log.warning("link count of %s not kept: %s", os.fsdecode(entry), err)
 
     def remove(self, directory: LayerDir, entry: bytes) -> None:
         """Remove an entry whose last name in the union has gone."""
-        os.unlink(entry, dir_fd=directory.fd())
+        try:
+            os.unlink(entry, dir_fd=directory.fd())
+        except OSError as err:
+            log.warning("entry %s stays in the index: %s", os.fsdecode(entry), err)
 
 
 def _stat_entry(directory: LayerDir, entry: bytes) -> tuple[LayerDir, bytes, os.stat_result] | None:

@@ -148,7 +148,7 @@ def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
             keys = (key_of(st), key)
             node = u.table.find(keys[0])
     if node is None:
-        node = Node(u.inodes.number(key), dirent.fmt, None, b"")
+        node = Node(u.inodes.number(keys[0] if u.lacks_origins else key), dirent.fmt, None, b"")
         node.where, node.backing_name = where, backing_name
         node.nlink_delta = nlink_delta
         u.table.add(node)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from unionfuse.layer.names import is_reserved
 from unionfuse.layer.upper import exists
+from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.syscalls.rename import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
@@ -16,7 +17,12 @@ from unionfuse.syscalls.rename import (
     renameat2,
 )
 from unionfuse.union.backing import forget
-from unionfuse.union.copy_up import mark_impure, require_upper, require_upper_name
+from unionfuse.union.copy_up import (
+    copy_metadata,
+    mark_impure,
+    require_upper,
+    require_upper_name,
+)
 from unionfuse.union.listing import Dirent
 from unionfuse.union.lookup import NAME_MAX, existing, listing_of
 from unionfuse.union.node import DirNode, Node
@@ -122,14 +128,16 @@ def _exchange(u: Union, old: _End, new: _End) -> None:
         require_upper_name(u, end.node, end.parent, end.name)
     _hide_below(u, old, new.covers)
     _hide_below(u, new, old.covers)
+    _keep_origin(u, old.node, new.parent)
+    _keep_origin(u, new.node, old.parent)
     renameat2(old.fd(), old.name, new.fd(), new.name, RENAME_EXCHANGE)
     old.dirent.fmt, new.dirent.fmt = new.dirent.fmt, old.dirent.fmt
     old.dirent.lowers = new.dirent.lowers = ()
     # First both places are given up, then both are taken: each node is at one of them.
     old.node.drop_place(old.parent, old.name)
     new.node.drop_place(new.parent, new.name)
-    _arrive(u, old.node, old, new)
-    _arrive(u, new.node, new, old)
+    _arrive(old.node, old, new)
+    _arrive(new.node, new, old)
 
 
 def _move(u: Union, old: _End, new: _End) -> None:
@@ -141,13 +149,13 @@ def _move(u: Union, old: _End, new: _End) -> None:
         keep_link_count(u, new.node, new.parent, new.name)
     new_covers = new.covers
     _hide_below(u, old, new_covers)
+    _keep_origin(u, old.node, new.parent)
     target_in_upper = new.dirent is not None and new.dirent.in_upper
     if isinstance(new.node, DirNode):
+        if target_in_upper:
+            _empty_on_disk(u, new.node, new)
         with directory_held(new.node):
-            if target_in_upper:
-                _replace_directory(u, old, new)
-            else:
-                _rename_on_disk(u, old, new)
+            _rename_on_disk(u, old, new)
     else:
         if new.node is not None and target_in_upper:
             leave_name(u, new.node, new.parent, new.name)
@@ -164,7 +172,7 @@ def _move(u: Union, old: _End, new: _End) -> None:
     elif new.node is not None:
         name_gone(u, new.node, new.parent, new.name, was_in_upper=target_in_upper)
     old.node.drop_place(old.parent, old.name)
-    _arrive(u, old.node, old, new)
+    _arrive(old.node, old, new)
 
 
 def _hide_below(u: Union, end: _End, covers: bool) -> None:
@@ -173,19 +181,42 @@ def _hide_below(u: Union, end: _End, covers: bool) -> None:
         u.writable().set_opaque(end.fd(), end.name)
 
 
-def _replace_directory(u: Union, old: _End, new: _End) -> None:
-    """Rename over a directory that shows empty but may hold whiteouts.
+def _keep_origin(u: Union, node: Node, parent: DirNode) -> None:
+    """Mark where an object with an origin is going to be, before it is there."""
+    if not isinstance(node, DirNode) and node.ino != u.inodes.number(node.keys[0]):
+        mark_impure(u, parent)
 
-    The two change places, then what is now under the old name is removed: at no time is
-    either name without a directory that hides the lowers.
+
+def _empty_on_disk(u: Union, node: DirNode, end: _End) -> None:
+    """Empty a directory that shows empty but holds whiteouts, so that it can be renamed over.
+
+    Twin of ovl_clear_empty. An empty opaque one takes its place, which shows the same.
     """
     upper = u.writable()
-    assert old.dirent is not None
-    renameat2(old.fd(), old.name, new.fd(), new.name, RENAME_EXCHANGE)
-    if old.dirent.covers:
-        upper.replace_by_whiteout(old.fd(), old.name, is_dir=True)
-    else:
-        upper.remove_directory(old.fd(), old.name)
+    assert node.upper is not None
+    path = fd_path(node.upper.fd())
+    listing_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not os.listdir(listing_fd):
+            return
+    finally:
+        os.close(listing_fd)
+    temp = upper.workdir.temp_name()
+    os.mkdir(temp, 0o700, dir_fd=upper.work_fd)
+    try:
+        copy_metadata(u, os.fstat(node.upper.fd()), path, fd_path(upper.work_fd, temp), None)
+        if upper.format.prefix is not None:
+            upper.set_opaque(upper.work_fd, temp)
+        elif end.covers:  # a mark inside would be in the way
+            upper.whiteout_file(end.fd(), end.name)
+        renameat2(upper.work_fd, temp, end.fd(), end.name, RENAME_EXCHANGE)
+    except BaseException:
+        os.rmdir(temp, dir_fd=upper.work_fd)
+        raise
+    upper.discard(temp)
+    node.upper.forget()
+    node.lowers = ()
+    node.listing = None
 
 
 def _rename_on_disk(u: Union, old: _End, new: _End) -> None:
@@ -204,13 +235,13 @@ def _rename_on_disk(u: Union, old: _End, new: _End) -> None:
         renameat2(*args, RENAME_EXCHANGE if over_whiteout else RENAME_WHITEOUT)
     elif is_dir and over_whiteout:  # a directory can not be renamed over a whiteout
         renameat2(*args, RENAME_EXCHANGE)
-        os.unlink(old.name, dir_fd=old.fd())
+        upper.drop_whiteout(old.fd(), old.name)
     else:
         renameat2(*args, 0)
     upper.drop_whiteout_file(new.fd(), new.name)
 
 
-def _arrive(u: Union, node: Node | None, old: _End, new: _End) -> None:
+def _arrive(node: Node | None, old: _End, new: _End) -> None:
     """Note that `node` is now at `new`."""
     assert node is not None
     node.add_place(new.parent, new.name)
@@ -220,5 +251,3 @@ def _arrive(u: Union, node: Node | None, old: _End, new: _End) -> None:
         return
     if node.where is old.parent.upper and node.backing_name == old.name:
         node.where, node.backing_name = new.parent.upper, new.name
-    if node.ino != u.inodes.number(node.keys[0]):
-        mark_impure(u, new.parent)

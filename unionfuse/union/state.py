@@ -85,6 +85,11 @@ class Union:
     root: DirNode
     backing_fds: dict[Node, None] = field(default_factory=dict)
 
+    @property
+    def lacks_origins(self) -> bool:
+        """Whether a copy-up can not record its origin, for want of extended attributes."""
+        return self.upper is not None and self.upper.format.prefix is None
+
     def writable(self) -> Upper:
         """Return the upper; raise OSError EROFS if there is none."""
         if self.upper is None:
