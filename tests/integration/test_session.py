@@ -1,0 +1,366 @@
+"""The daemon: signals, its log, many requests at a time, and errors that nobody has foreseen."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.commands import foreground, slow_copy, unionfuse, wait_until
+from tests.support.mounts import Layers, daemon_pids, is_mounted, union_mount
+from tests.support.programs import served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = [pytest.mark.fuse, pytest.mark.timeout(90)]
+
+MIB = 1 << 20
+
+
+def statistics(layers: Layers) -> tuple[int, dict[str, int]]:
+    """Ask the daemon for the number of its nodes and of requests of each kind."""
+    [pid] = daemon_pids(layers.mnt)
+    before = layers.log.stat().st_size
+    os.kill(pid, signal.SIGUSR1)
+    pattern = re.compile(r"(\d+) nodes; requests: (.*)")
+
+    def answer() -> re.Match[str] | None:
+        with open(layers.log) as log:
+            log.seek(before)
+            return pattern.search(log.read())
+
+    wait_until(answer)
+    found = answer()
+    assert found
+    words = [] if found[2] == "none" else [pair.split() for pair in found[2].split(", ")]
+    return int(found[1]), {kind: int(count) for kind, count in words}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+class TestEndingSignals:
+    def test_it_unmounts_and_exits_with_0(self, layers, number):
+        with foreground(layers) as daemon:
+            (layers.mnt / "file").write_text("written")
+            daemon.send_signal(number)
+            assert daemon.wait(20) == 0
+            assert not is_mounted(layers.mnt)
+        assert (layers.upper / "file").read_text() == "written"
+        assert os.listdir(layers.work / "work") == []
+
+    def test_it_ends_all_the_same_when_the_mount_is_in_use(self, layers, number):
+        with foreground(layers) as daemon:
+            fd = os.open(layers.mnt / "file", os.O_CREAT | os.O_WRONLY)
+            os.write(fd, b"written")
+            daemon.send_signal(number)
+            assert daemon.wait(20) == 0
+            assert not is_mounted(layers.mnt)
+            assert os.listdir(layers.mnt) == []
+            with pytest.raises(OSError, match="not connected"):
+                os.write(fd, b"more")
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        assert (layers.upper / "file").read_text() == "written"
+
+    def test_a_daemon_in_the_background_does_so_too(self, layers, number):
+        with union_mount(layers):
+            [pid] = daemon_pids(layers.mnt)
+            os.kill(pid, number)
+            wait_until(lambda: not daemon_pids(layers.mnt))
+            assert not is_mounted(layers.mnt)
+
+
+class TestStatistics:
+    def test_nodes_and_requests_are_counted(self, layers):
+        for number in range(10):
+            (layers.lowers[0] / f"{number}").write_text("text")
+        with union_mount(layers):
+            for number in range(10):
+                (layers.mnt / f"{number}").read_text()
+            (layers.mnt / "directory").mkdir()
+            (layers.mnt / "3").unlink()
+            (layers.mnt / "4").rename(layers.mnt / "directory" / "4")
+            (layers.mnt / "5").unlink()
+            nodes, requests = statistics(layers)
+            assert nodes >= 10
+            assert requests["read"] == 10
+            assert (requests["mkdir"], requests["unlink"], requests["rename"]) == (1, 2, 1)
+            assert requests["lookup"] >= 11
+
+    def test_nodes_that_the_kernel_forgets_are_dropped(self, layers):
+        for number in range(500):
+            (layers.lowers[0] / f"{number}").touch()
+        with union_mount(layers):
+            # what is open is not forgotten before its time
+            held = [os.open(path, os.O_PATH) for path in layers.mnt.iterdir()]
+            assert statistics(layers)[0] > 500
+            for path in layers.mnt.iterdir():
+                path.unlink()
+            assert statistics(layers)[0] > 500
+            for fd in held:
+                os.close(fd)
+            wait_until(lambda: statistics(layers)[0] < 20)
+
+    def test_the_kernel_asks_once_by_default_and_each_time_without_a_timeout(self, layers):
+        (layers.lowers[0] / "file").touch()
+        counts = {}
+        for option in ("timeout=1000", "timeout=0"):
+            with union_mount(layers, "-o", option):
+                for _ in range(50):
+                    (layers.mnt / "file").stat()
+                    (layers.mnt / "missing").exists()
+                requests = statistics(layers)[1]
+                counts[option] = requests.get("lookup", 0) + requests.get("getattr", 0)
+        assert counts["timeout=1000"] < 10
+        assert counts["timeout=0"] >= 100
+
+
+class TestUnforeseen:
+    """An exception that no errno describes is an EIO for one caller and nothing for the others."""
+
+    BROKEN = """
+from unionfuse.union.fs import UnionFs
+def readlink(self, nodeid):
+    raise ZeroDivisionError("on purpose")
+UnionFs.readlink = readlink
+"""
+
+    def test_it_is_answered_with_eio_logged_and_survived(self, layers):
+        (layers.lowers[0] / "file").write_text("text")
+        (layers.lowers[0] / "link").symlink_to("file")
+        with foreground(layers, before=self.BROKEN) as daemon:
+            for _ in range(3):
+                with pytest.raises(OSError, match="Input/output error") as caught:
+                    os.readlink(layers.mnt / "link")
+                assert caught.value.errno == errno.EIO
+                assert (layers.mnt / "file").read_text() == "text"
+            (layers.mnt / "file").write_text("changed")
+            assert daemon.poll() is None
+            assert unionfuse("umount", layers.mnt).returncode == 0
+            assert daemon.wait(20) == 0
+        log = layers.log.read_text()
+        assert log.count("readlink") >= 3
+        assert log.count("ZeroDivisionError: on purpose") == 3
+        assert "Traceback" in log
+
+    def test_one_in_a_thread_does_not_end_the_daemon_either(self, layers):
+        (layers.lowers[0] / "big").write_bytes(b"x" * MIB)
+        broken = """
+from unionfuse.union.copy_up import CopyUp
+real = CopyUp.copy_data
+def copy_data(self):
+    CopyUp.copy_data = real
+    raise ZeroDivisionError("on purpose")
+CopyUp.copy_data = copy_data
+"""
+        with foreground(layers, before=broken) as daemon:
+            with pytest.raises(OSError, match="Input/output error"):
+                os.truncate(layers.mnt / "big", 10)
+            assert os.listdir(layers.work / "work") == []
+            assert (layers.mnt / "big").stat().st_size == MIB
+            os.truncate(layers.mnt / "big", 10)
+            assert (layers.mnt / "big").read_bytes() == b"x" * 10
+            assert daemon.poll() is None
+        assert "ZeroDivisionError" in layers.log.read_text()
+
+
+class TestSlowRequests:
+    LATENCY = 0.5  # seconds; an answer takes a thousandth of that on an idle machine
+
+    def test_a_big_copy_up_holds_up_nobody_else(self, layers):
+        size = 768 * MIB
+        with open(layers.lowers[0] / "big", "wb") as big:
+            block = os.urandom(MIB)
+            big.writelines(block for _ in range(size // MIB))
+        for number in range(100):
+            (layers.lowers[1] / f"{number}").write_text("small")
+        with union_mount(layers, "-o", "timeout=0"):
+            mnt = layers.mnt
+            latencies = []
+
+            def measure(action: Callable[[], object]) -> None:
+                began = time.monotonic()
+                action()
+                latencies.append(time.monotonic() - began)
+
+            copying = threading.Thread(target=os.truncate, args=(mnt / "big", size - 1))
+            copying.start()
+            number = 0
+            while copying.is_alive():
+                number += 1
+                measure((mnt / f"{number % 100}").stat)
+                measure((mnt / f"{number % 100}").read_text)
+                measure((mnt / f"new-{number}").touch)
+                measure(lambda: os.listdir(mnt))
+                measure((mnt / "big").stat)
+                time.sleep(0.01)
+            copying.join()
+            assert (mnt / "big").stat().st_size == size - 1
+        assert number > 5, "the copy-up was over at once"
+        assert max(latencies) < self.LATENCY
+
+    def test_readers_of_the_file_go_on_with_the_old_data(self, layers):
+        (layers.lowers[0] / "file").write_bytes(b"a" * MIB)
+        with foreground(layers, before=slow_copy(1)):
+            file = layers.mnt / "file"
+            reading = os.open(file, os.O_RDONLY)
+            copying = threading.Thread(target=file.chmod, args=(0o600,))
+            copying.start()
+            reads = 0
+            while copying.is_alive():
+                assert file.read_bytes() == b"a" * MIB
+                assert os.pread(reading, MIB, 0) == b"a" * MIB
+                reads += 1
+                time.sleep(0.01)
+            copying.join()
+            assert reads >= 5
+            file.write_bytes(b"new")
+            assert os.pread(reading, MIB, 0) == b"new"
+            os.close(reading)
+
+    def test_requests_that_need_the_same_copy_up_share_it(self, layers):
+        (layers.lowers[0] / "file").write_bytes(b"a" * MIB)
+        os.link(layers.lowers[0] / "file", layers.lowers[0] / "link")
+        counting = """
+from unionfuse.union.fs import UnionFs
+begin = UnionFs.begin_copy_up
+def begin_copy_up(self, node):
+    import logging
+    logging.getLogger("test").info("copy-up begins")
+    return begin(self, node)
+UnionFs.begin_copy_up = begin_copy_up
+"""
+        with foreground(layers, before=slow_copy(0.5) + counting):
+
+            def change(name: str, offset: int) -> None:
+                with open(layers.mnt / name, "r+b") as file:
+                    file.seek(offset)
+                    file.write(b"b")
+
+            began = time.monotonic()
+            threads = [
+                threading.Thread(target=change, args=(name, offset))
+                for name, offset in (("file", 0), ("file", 1), ("link", 2), ("link", 3))
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            assert time.monotonic() - began >= 0.5
+            for name in ("file", "link"):
+                assert (layers.mnt / name).read_bytes()[:5] == b"bbbba"
+            log = layers.log.read_text()
+        assert log.count("copy-up begins") == 1
+
+    def test_different_copy_ups_go_on_together(self, layers):
+        for number in range(4):
+            (layers.lowers[0] / f"{number}").write_bytes(b"a" * MIB)
+        with foreground(layers, before=slow_copy(1)):
+            began = time.monotonic()
+            threads = [
+                threading.Thread(target=os.truncate, args=(layers.mnt / f"{number}", 1))
+                for number in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            assert time.monotonic() - began < 3
+            assert [(layers.mnt / f"{number}").read_text() for number in range(4)] == ["a"] * 4
+
+    def test_what_happens_to_the_name_meanwhile_is_kept(self, layers):
+        for name in ("removed", "renamed"):
+            (layers.lowers[0] / name).write_bytes(b"a" * MIB)
+        with foreground(layers, before=slow_copy(1)):
+            mnt = layers.mnt
+            threads = [
+                threading.Thread(target=(mnt / name).chmod, args=(0o640,))
+                for name in ("removed", "renamed")
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            # a name in another directory's place can be taken while its file is being copied
+            (mnt / "new").touch()
+            (mnt / "new").rename(mnt / "newer")
+            (mnt / "removed").unlink()
+            (mnt / "renamed").rename(mnt / "elsewhere")
+            for thread in threads:
+                thread.join(30)
+            assert sorted(os.listdir(mnt)) == ["elsewhere", "newer"]
+            assert (mnt / "elsewhere").read_bytes() == b"a" * MIB
+            assert (mnt / "elsewhere").stat().st_mode == 0o100640
+            assert os.listdir(layers.work / "work") == []
+
+
+class TestSync:
+    COUNTING = """
+import logging, os
+def counted(name):
+    real = getattr(os, name)
+    def call(fd):
+        logging.getLogger("test").info("%s of %s", name, os.readlink(f"/proc/self/fd/{fd}"))
+        return real(fd)
+    setattr(os, name, call)
+counted("fsync")
+counted("fdatasync")
+"""
+
+    def change(self, layers: Layers, *options: str) -> str:
+        """Copy up a file, write and sync it and its directory; return what was synced."""
+        (layers.lowers[0] / "file").write_bytes(b"a" * MIB)
+        with foreground(layers, *options, before=self.COUNTING):
+            with open(layers.mnt / "file", "r+b") as file:
+                file.write(b"b")
+                os.fsync(file.fileno())
+                file.write(b"c")
+                os.fdatasync(file.fileno())
+            directory = os.open(layers.mnt, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
+            assert (layers.mnt / "file").read_bytes()[:2] == b"bc"
+            return layers.log.read_text()
+
+    def test_it_reaches_the_upper(self, layers):
+        log = self.change(layers)
+        assert f"fsync of {layers.upper}/file\n" in log
+        assert f"fdatasync of {layers.upper}/file\n" in log
+        assert f"fsync of {layers.upper}\n" in log
+
+    def test_the_data_of_a_copy_up_is_on_the_disk_before_it_is_published(self, layers):
+        log = self.change(layers)
+        [line] = [line for line in log.splitlines() if f"sync of {layers.work}/work/" in line]
+        assert log.index(line) < log.index(f"fsync of {layers.upper}/file")
+
+    @pytest.mark.parametrize("option", ["volatile", "fsync=0"])
+    def test_a_volatile_mount_never_waits_for_the_disk(self, layers, option):
+        assert "sync of" not in self.change(layers, "-o", option)
+
+
+class TestIdle:
+    def test_a_mount_that_nobody_uses_takes_no_time(self, layers):
+        (layers.lowers[0] / "file").write_text("text")
+        with served(layers) as mnt:
+            for _ in range(100):
+                (mnt / "file").read_text()
+                (mnt / "new").touch()
+                (mnt / "new").unlink()
+            [pid] = daemon_pids(mnt)
+            time.sleep(0.5)
+            before = ticks(pid)
+            time.sleep(3)
+            assert ticks(pid) - before <= 1
+
+
+def ticks(pid: int) -> int:
+    """Return the processor time that a process has used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
