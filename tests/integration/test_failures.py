@@ -309,10 +309,10 @@ for number, op in enumerate(draw_names({seed}, {self.MANY})):
                 daemon.kill()
                 assert changer.wait(20) != 0
             killed.recover()
-        assert os.listdir(layers.upper) == []
-        assert (layers.mnt / "file").read_bytes() == b"old" * MIB
-        assert stat.S_IMODE((layers.mnt / "file").stat().st_mode) == 0o644
-        killed.unmount()
+            assert os.listdir(layers.upper) == []
+            assert (layers.mnt / "file").read_bytes() == b"old" * MIB
+            assert stat.S_IMODE((layers.mnt / "file").stat().st_mode) == 0o644
+            killed.unmount()
 
     def test_a_dead_mount_is_listed_as_dead_and_answers_at_once(self, layers):
         killed = Killed(layers)

@@ -57,7 +57,7 @@ class Handle:
         self.driver = driver
         self.nodeid = nodeid
 
-    def read(self, size: int = 1 << 20, offset: int = 0) -> bytes:
+    def read(self, size: int = 1 << 24, offset: int = 0) -> bytes:
         return os.pread(self.driver.fs.data_fd(self.nodeid), size, offset)
 
     def write(self, data: bytes, offset: int = 0) -> None:

@@ -181,9 +181,7 @@ class Model:
         old_parent.mtime_ns = new_parent.mtime_ns = None
 
     @staticmethod
-    def _check_rename(
-        old: bytes, new: bytes, ends: tuple[Inode, Inode | None], flags: int
-    ) -> None:
+    def _check_rename(old: bytes, new: bytes, ends: tuple[Inode, Inode | None], flags: int) -> None:
         source, target = ends
         if flags == RENAME_NOREPLACE and target is not None:
             raise oserror(errno.EEXIST)

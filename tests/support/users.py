@@ -11,17 +11,15 @@ import ctypes
 import os
 import platform
 import pwd
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 # A user that has a name: fusermount3 refuses one without.
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -60,57 +58,6 @@ def _system_call(number: int, *args: object) -> None:
     if _libc.syscall(number, *args) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-
-
-def unionfuse(
-    *arguments: str | bytes | Path,
-    prefix: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    timeout: float = 60,
-) -> subprocess.CompletedProcess[str]:
-    """Run `unionfuse` with these arguments and return how it ended.
-
-    Its output is read through pipes until their end: a daemon that keeps them open is a timeout.
-    """
-    return command(
-        sys.executable, "-m", "unionfuse", *arguments,
-        prefix=prefix, env=env, cwd=cwd, timeout=timeout,
-    )  # fmt: skip
-
-
-def command(
-    *arguments: str | bytes | Path,
-    prefix: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    timeout: float = 60,
-) -> subprocess.CompletedProcess[str]:
-    """Run a command, after `prefix`, that finds this package; return how it ended."""
-    given = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8", **(env or {})}
-    return subprocess.run(
-        [*prefix, *arguments],
-        env=given,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        timeout=timeout,
-        check=False,
-    )
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait for `condition` to hold.
-
-    Raises:
-        AssertionError: It does not in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"did not come to be in {seconds} s"
-        time.sleep(0.01)
 
 
 # --- Ways to have no rights -----------------------------------------------------------------------
