@@ -189,18 +189,24 @@ def _remains(layers: Layers, before: Sequence[dict[bytes, tree.Record]]) -> list
     return [f"left over in the workdir: {left}"] if left else []
 
 
+NOTHING: frozenset[str] = frozenset()
+LINK_COUNT = frozenset({"nlink"})
+
+
 def _exchange_uppers(
     sides: tuple[Side, Side], shown: dict[bytes, tree.Record], workers: Workers
 ) -> list[str]:
     """Mount each one's layers with the other one; both must show what was shown before."""
     theirs, ours = sides
-    for what, side in (
-        ("the oracle's upper through the subject", Side(ours.system, theirs.layers)),
-        ("the subject's upper through the oracle", Side(theirs.system, ours.layers)),
+    # Removing one of several names of a lower file, we do not copy it into the index to keep
+    # its link count over a remount.
+    for what, side, ignored in (
+        ("the oracle's upper through the subject", Side(ours.system, theirs.layers), NOTHING),
+        ("the subject's upper through the oracle", Side(theirs.system, ours.layers), LINK_COUNT),
     ):
         with side.mount() as mountpoint:
             try:
-                lines = tree.diff(shown, side.system.show(mountpoint, workers))
+                lines = tree.diff(shown, side.system.show(mountpoint, workers), ignored)
             except (OSError, AssertionError) as error:
                 lines = [f"cannot be read: {error!r}"]
         if lines:

@@ -123,8 +123,12 @@ def snapshot(
     return found
 
 
-def diff(expected: Mapping[bytes, Record], actual: Mapping[bytes, Record]) -> list[str]:
-    """Return one line for each name or property in which two snapshots differ."""
+def diff(
+    expected: Mapping[bytes, Record],
+    actual: Mapping[bytes, Record],
+    ignored: frozenset[str] = frozenset(),
+) -> list[str]:
+    """Return one line for each name or property, but the `ignored`, in which snapshots differ."""
     lines = []
     for name in sorted({*expected, *actual}):
         want, have = expected.get(name), actual.get(name)
@@ -133,7 +137,7 @@ def diff(expected: Mapping[bytes, Record], actual: Mapping[bytes, Record]) -> li
             continue
         for field in fields(Record):
             left, right = getattr(want, field.name), getattr(have, field.name)
-            if left != right:
+            if left != right and field.name not in ignored:
                 show = "{:04o}".format if field.name == "mode" else repr
                 lines.append(f"{name!r}: {field.name} should be {show(left)}, is {show(right)}")
     return lines

@@ -247,7 +247,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
     @_request
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Remove a name."""
-        await self._copy_ups.retry(self.fs.unlink, parent_inode, name)
+        self.fs.unlink(parent_inode, name)
 
     @_request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:

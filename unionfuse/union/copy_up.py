@@ -31,6 +31,8 @@ from unionfuse.union.state import CopyUpNeeded, Union
 
 log = logging.getLogger(__name__)
 
+_MAY_CHANGE = stat.S_IWUSR | stat.S_IXUSR
+
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # An unprivileged daemon can not give files away, nor set these namespaces: like `cp -a`, it
@@ -106,20 +108,7 @@ def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> No
         return
     # A hard link whose inode was copied up under another name: the index has it.
     require_upper(u, parent)
-    assert u.index is not None
-    assert node.where is not None
-    assert parent.upper is not None
-    mark_impure(u, parent)
-    os.link(
-        node.backing_name,
-        name,
-        src_dir_fd=node.where.fd(),
-        dst_dir_fd=parent.upper.fd(),
-        follow_symlinks=False,
-    )
-    node.nlink_delta -= 1  # one link more in the upper, as many names as before in the union
-    u.index.write_nlink_delta(node.where, node.backing_name, node.nlink_delta)
-    dirent.in_upper, dirent.lowers = True, ()
+    _link_from_index(u, node, parent, name)
 
 
 def begin(u: Union, node: Node, size: int | None = None) -> CopyUp:
@@ -212,7 +201,7 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
         target = fd_path(upper.work_fd, temp)
         copy_metadata(u, st, fd_path(lower.fd()), target, origin)
         mark_impure(u, parent)
-        with _TimesKept(parent.upper):
+        with _DirectoryKept(parent.upper):
             _rename_directory(upper.work_fd, temp, parent.upper.fd(), node.name, st)
     except BaseException:
         os.rmdir(temp, dir_fd=upper.work_fd)
@@ -320,69 +309,87 @@ def _publish(u: Union, node: Node, temp: bytes, st: os.stat_result, origin: byte
     upper = u.writable()
     new_key = key_of(os.stat(temp, dir_fd=upper.work_fd, follow_symlinks=False))
     parent, name = node.parent, node.name
-    if parent is None:  # its last name went while it was open
+    if u.index is not None and st.st_nlink > 1 and st.st_nlink + node.nlink_delta > 0:
+        _enter_index(u, node, temp, st)
+        u.table.set_keys(node, (new_key, key_of(st)))  # its names are still in the lower only
+        if parent is not None:
+            _link_from_index(u, node, parent, name)
+    elif parent is None:  # its last name went while it was open
         os.unlink(temp, dir_fd=upper.work_fd)
         node.is_orphan = True
         node.where = LayerDir.root(UPPER, upper.work_fd, u.stack.fds)
         u.table.set_keys(node, (new_key,))
-        return
-    assert parent.upper is not None, "begin has copied up the parent"
-    dirent = listing_of(parent).get(name)
-    assert dirent is not None, "a node with a place is in its parent's listing"
-    keys = [new_key]
-    if origin is not None:
-        mark_impure(u, parent)
-    with _TimesKept(parent.upper):
-        if st.st_nlink > 1 and u.index is not None:
-            _publish_link(u, node, temp, st)
-            keys.append(key_of(st))  # its other names are still in the lower only
-        else:
+    else:
+        assert parent.upper is not None, "begin has copied up the parent"
+        if origin is not None:
+            mark_impure(u, parent)
+        with _DirectoryKept(parent.upper):
             upper.publish(temp, parent.upper.fd(), name, is_dir=False)
-            node.where, node.backing_name = parent.upper, name
-    dirent.in_upper, dirent.lowers = True, ()
-    u.table.set_keys(node, keys)
+        node.where, node.backing_name = parent.upper, name
+        u.table.set_keys(node, (new_key,))
+        _now_in_upper(parent, name)
 
 
-def _publish_link(u: Union, node: Node, temp: bytes, st: os.stat_result) -> None:
-    """Publish one name of a file with several: entry of the index first, then a link to it.
-
-    The other order would for a moment show two files where there is one.
-    """
+def _enter_index(u: Union, node: Node, temp: bytes, st: os.stat_result) -> None:
+    """Publish a file with several names as an entry of the index, where all names find it."""
     assert u.index is not None
     assert node.where is not None
-    assert node.parent is not None
-    assert node.parent.upper is not None
     directory, entry = u.index.place(node.where, node.backing_name, st)
-    nlink_delta = st.st_nlink + node.nlink_delta - 2  # 2: the entry and this name
     os.rename(temp, entry, src_dir_fd=u.writable().work_fd, dst_dir_fd=directory.fd())
-    u.index.write_nlink_delta(directory, entry, nlink_delta)
-    try:
+    node.where, node.backing_name = directory, entry
+    node.nlink_delta += st.st_nlink - 1  # as many names as before, but one link in the upper
+    u.index.write_nlink_delta(directory, entry, node.nlink_delta)
+    u.removed_links.pop(key_of(st), None)
+
+
+def _link_from_index(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
+    """Make a name of a file that is in the index, so far in the lower only, a link to it."""
+    assert u.index is not None
+    assert node.where is not None
+    assert parent.upper is not None
+    mark_impure(u, parent)
+    with _DirectoryKept(parent.upper):
         os.link(
-            entry,
-            node.name,
-            src_dir_fd=directory.fd(),
-            dst_dir_fd=node.parent.upper.fd(),
+            node.backing_name,
+            name,
+            src_dir_fd=node.where.fd(),
+            dst_dir_fd=parent.upper.fd(),
             follow_symlinks=False,
         )
-    except BaseException:
-        u.index.remove(directory, entry)
-        raise
-    node.where, node.backing_name = directory, entry
-    node.nlink_delta = nlink_delta
+    node.nlink_delta -= 1  # one link more in the upper, as many names as before in the union
+    u.index.write_nlink_delta(node.where, node.backing_name, node.nlink_delta)
+    _now_in_upper(parent, name)
 
 
-class _TimesKept:
-    """Leave the times of an upper directory as they were: copy-up is no change of the tree."""
+def _now_in_upper(parent: DirNode, name: bytes) -> None:
+    dirent = listing_of(parent).get(name)
+    assert dirent is not None, "a node with a place is in its parent's listing"
+    dirent.in_upper, dirent.lowers = True, ()
+
+
+class _DirectoryKept:
+    """Leave mode and times of an upper directory as they were: copy-up is no change of the tree.
+
+    Without CAP_DAC_OVERRIDE a directory of our own may have to be made writable meanwhile.
+    """
 
     def __init__(self, directory: LayerDir) -> None:
         self._directory = directory
 
     def __enter__(self) -> None:
-        st = os.fstat(self._directory.fd())
+        path = fd_path(self._directory.fd())
+        st = os.stat(path)
         self._times = (st.st_atime_ns, st.st_mtime_ns)
+        self._mode: int | None = None
+        if st.st_mode & _MAY_CHANGE != _MAY_CHANGE and st.st_uid == os.geteuid() != 0:
+            self._mode = stat.S_IMODE(st.st_mode)
+            os.chmod(path, self._mode | _MAY_CHANGE)
 
     def __exit__(self, *_: object) -> None:
+        path = fd_path(self._directory.fd())
         try:
-            os.utime(fd_path(self._directory.fd()), ns=self._times)
+            if self._mode is not None:
+                os.chmod(path, self._mode)
+            os.utime(path, ns=self._times)
         except OSError as err:  # the copy-up is published: it must not be taken back for that
-            log.warning("times of a directory not kept: %s", err)
+            log.warning("mode or times of a directory not kept: %s", err)

@@ -136,7 +136,7 @@ def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
         node.add_place(parent, name)
         return Entry(node, attr_of(node, st) if not node.is_upper else get_attr(node))
     keys: tuple[Key, ...] = (key,)
-    backing_name, nlink_delta = name, 0
+    backing_name, nlink_delta = name, -u.removed_links.get(key, 0)
     if st.st_nlink > 1 and u.index is not None:
         found = u.index.find(where, name, st)
         if found is not None:
@@ -147,6 +147,8 @@ def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
             st = upper_st
             keys = (key_of(st), key)
             node = u.table.find(keys[0])
+            if node is not None and not node.is_orphan:  # known by a name that may go
+                node.where, node.backing_name, node.nlink_delta = where, backing_name, nlink_delta
     if node is None:
         node = Node(u.inodes.number(keys[0] if u.lacks_origins else key), dirent.fmt, None, b"")
         node.where, node.backing_name = where, backing_name

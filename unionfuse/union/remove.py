@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from unionfuse.union.backing import backing_stat, forget, get_attr, make_orphan
+from unionfuse.union.backing import backing_stat, forget, make_orphan
 from unionfuse.union.copy_up import require_upper
 from unionfuse.union.lookup import existing, listing_of
 from unionfuse.union.node import FD_PATH, DirNode, Node
@@ -24,7 +24,6 @@ def unlink(u: Union, parent: DirNode, name: bytes) -> None:
     A whiteout is left only where a lower layer has the name.
 
     Raises:
-        CopyUpNeeded: if it is one of several names of a lower file, see `keep_link_count`.
         OSError: EROFS, ENOENT, EISDIR, ENOSPC.
     """
     upper = u.writable()
@@ -34,7 +33,6 @@ def unlink(u: Union, parent: DirNode, name: bytes) -> None:
     if dirent.fmt == stat.S_IFDIR:
         raise oserror(errno.EISDIR)
     node = existing(u, parent, name)
-    keep_link_count(u, node, parent, name)
     require_upper(u, parent)
     assert parent.upper is not None
     dir_fd = parent.upper.fd()
@@ -80,17 +78,6 @@ def rmdir(u: Union, parent: DirNode, name: bytes) -> None:
     directory_gone(u, node, parent, name)
 
 
-def keep_link_count(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
-    """Copy up a lower file that is to lose one of several names, so that the index counts it.
-
-    Raises:
-        CopyUpNeeded: if the data has to be copied up first.
-    """
-    if u.index is not None and not node.is_upper and get_attr(node).nlink > 1:
-        node.prefer_place(parent, name)
-        require_upper(u, node)
-
-
 def leave_name(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
     """Prepare `node` for the loss of `name` in the upper, which may be all that leads to it."""
     if node.where is not parent.upper or node.backing_name != name:
@@ -109,6 +96,8 @@ def name_gone(u: Union, node: Node, parent: DirNode, name: bytes, *, was_in_uppe
     node.drop_place(parent, name)
     if not was_in_upper:
         node.nlink_delta -= 1  # the backing has its link still
+        if not node.is_upper and backing_stat(node).st_nlink + node.nlink_delta > 0:
+            u.removed_links[node.keys[0]] = -node.nlink_delta
     if u.index is None or node.is_orphan or not u.index.holds(node.where):
         return
     assert node.where is not None

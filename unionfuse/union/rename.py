@@ -29,7 +29,6 @@ from unionfuse.union.node import DirNode, Node
 from unionfuse.union.remove import (
     directory_gone,
     directory_held,
-    keep_link_count,
     leave_name,
     name_gone,
     remove_dirent,
@@ -145,8 +144,6 @@ def _move(u: Union, old: _End, new: _End) -> None:
     assert old.dirent is not None
     require_upper_name(u, old.node, old.parent, old.name)
     require_upper(u, new.parent)
-    if new.node is not None and not isinstance(new.node, DirNode):
-        keep_link_count(u, new.node, new.parent, new.name)
     new_covers = new.covers
     _hide_below(u, old, new_covers)
     _keep_origin(u, old.node, new.parent)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from unionfuse.layer.stack import LayerStack
     from unionfuse.layer.upper import Upper
     from unionfuse.union.index import Index
-    from unionfuse.union.node import DirNode, Node, NodeTable
+    from unionfuse.union.node import DirNode, Key, Node, NodeTable
     from unionfuse.union.origin import InodeNumbers, Origins
 
 
@@ -72,6 +72,8 @@ class Union:
     Attributes:
         upper: None for a read-only union; so is `index`.
         backing_fds: open backing files that may be closed, the longest unused first.
+        removed_links: of lower files with several names, how many of them were removed. The
+            index would keep that over a remount, but only for what is copied up.
     """
 
     stack: LayerStack
@@ -84,6 +86,7 @@ class Union:
     table: NodeTable
     root: DirNode
     backing_fds: dict[Node, None] = field(default_factory=dict)
+    removed_links: dict[Key, int] = field(default_factory=dict)
 
     @property
     def lacks_origins(self) -> bool:
