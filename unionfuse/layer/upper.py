@@ -21,8 +21,7 @@ from unionfuse.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat
 
 log = logging.getLogger(__name__)
 
-# Without O_EXCL: what an earlier attempt has left says the same.
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _WHITEOUT_MODE = stat.S_IFCHR  # the kernel's whiteouts have mode 0
 
 
@@ -66,7 +65,7 @@ class Upper:
 
     def whiteout_file(self, dir_fd: int, name: bytes) -> None:
         """Hide `name` of the layers below by a file; the upper's own, beside it, is still shown."""
-        os.close(os.open(names.WHITEOUT_PREFIX + name, _CREATE, 0, dir_fd=dir_fd))
+        _make_marker(dir_fd, names.WHITEOUT_PREFIX + name)
 
     def replace_by_whiteout(self, dir_fd: int, name: bytes, is_dir: bool) -> None:
         """Remove `name` (for a directory: with the markers in it) and hide it below, at once."""
@@ -152,7 +151,7 @@ class Upper:
             return
         fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
         try:
-            os.close(os.open(names.OPAQUE_FILE, _CREATE, 0, dir_fd=fd))
+            _make_marker(fd, names.OPAQUE_FILE)
         finally:
             os.close(fd)
 
@@ -176,6 +175,12 @@ class Upper:
             return xattr.get_or_none(path, self.format.prefix + marker)
         except PermissionError:
             return None
+
+
+def _make_marker(dir_fd: int, name: bytes) -> None:
+    """Make an empty file; one that an earlier attempt has left says the same."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(name, _CREATE, 0, dir_fd=dir_fd))
 
 
 def _move_directory(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:

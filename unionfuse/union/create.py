@@ -174,18 +174,18 @@ def _make_over_whiteout(
     bits, access_acl = new.mode, None
     if default_acl is not None:
         access_acl, bits = acl.inherit(default_acl, bits)
-    new.make(upper.work_fd, temp, bits)
+    new.make(upper.work_fd, temp, bits | 0o700 if is_dir else bits)
     try:
         path = fd_path(upper.work_fd, temp)
         _give(upper.work_fd, temp, owner)
+        if is_dir:  # before its mode, which may forbid to put a mark into it
+            upper.set_opaque(upper.work_fd, temp)
         if new.fmt != stat.S_IFLNK:
             os.chmod(path, bits)
         if access_acl is not None:
             xattr.set_(path, acl.ACCESS, access_acl)
-        if is_dir:
-            if default_acl is not None:
-                xattr.set_(path, acl.DEFAULT, default_acl)
-            upper.set_opaque(upper.work_fd, temp)
+        if is_dir and default_acl is not None:
+            xattr.set_(path, acl.DEFAULT, default_acl)
         upper.publish(temp, parent.upper.fd(), name, is_dir)
     except BaseException:
         remove_tree(upper.work_fd, temp)
