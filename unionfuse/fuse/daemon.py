@@ -69,6 +69,10 @@ def start(plan: MountPlan) -> None:
             answer = pipe.read()
         if answer != _SERVING:
             raise MountError(os.fsdecode(answer) or "the daemon ended without a word")
+        # Until the kernel has asked once, it takes the root for root's, and its owner may not
+        # even set an ACL there.
+        with contextlib.suppress(OSError):
+            os.stat(plan.mountpoint)
         return
     os.close(reader)
     status = 1

@@ -121,12 +121,24 @@ class Upper:
 
     def publish(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
         """Give WORKDIR/work/`temp` its `name`, over a whiteout if one is there."""
+        try:
+            self._publish(temp, dir_fd, name, is_dir)
+        except PermissionError:
+            if not is_dir:
+                raise
+            # Without CAP_DAC_OVERRIDE a directory has to be writable to be moved.
+            mode = stat.S_IMODE(os.stat(temp, dir_fd=self.work_fd, follow_symlinks=False).st_mode)
+            os.chmod(temp, 0o700, dir_fd=self.work_fd)
+            self._publish(temp, dir_fd, name, is_dir)
+            os.chmod(name, mode, dir_fd=dir_fd)
+        self.drop_whiteout_file(dir_fd, name)
+
+    def _publish(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
         if is_dir and exists(dir_fd, name):  # a directory can not be renamed over a whiteout
             renameat2(self.work_fd, temp, dir_fd, name, RENAME_EXCHANGE)
             self.discard(temp)
         else:
             os.rename(temp, name, src_dir_fd=self.work_fd, dst_dir_fd=dir_fd)
-        self.drop_whiteout_file(dir_fd, name)
 
     def drop_whiteout(self, dir_fd: int, name: bytes) -> None:
         """Remove a whiteout that hides nothing: below there is no such name."""

@@ -202,7 +202,7 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
         copy_metadata(u, st, fd_path(lower.fd()), target, origin)
         mark_impure(u, parent)
         with _DirectoryKept(parent.upper):
-            _rename_directory(upper.work_fd, temp, parent.upper.fd(), node.name, st)
+            upper.publish(temp, parent.upper.fd(), node.name, is_dir=True)
     except BaseException:
         os.rmdir(temp, dir_fd=upper.work_fd)
         raise
@@ -210,19 +210,6 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
     dirent = listing_of(parent).get(node.name)
     assert dirent is not None, "a living directory is in its parent's listing"
     dirent.in_upper = True
-
-
-def _rename_directory(
-    work_fd: int, temp: bytes, dir_fd: int, name: bytes, st: os.stat_result
-) -> None:
-    """Publish a directory; without CAP_DAC_OVERRIDE moving one takes write permission on it."""
-    try:
-        os.rename(temp, name, src_dir_fd=work_fd, dst_dir_fd=dir_fd)
-    except PermissionError:
-        os.chmod(temp, 0o700, dir_fd=work_fd)
-        os.rename(temp, name, src_dir_fd=work_fd, dst_dir_fd=dir_fd)
-        os.chmod(name, stat.S_IMODE(st.st_mode), dir_fd=dir_fd)
-        os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=dir_fd)
 
 
 def _copy_up_special(u: Union, node: Node) -> None:

@@ -1,0 +1,105 @@
+"""The words of a mount, parsed."""
+
+from __future__ import annotations
+
+import pytest
+
+from unionfuse.fuse.errors import MountError
+from unionfuse.fuse.options import MountOptions, parse_options, split_layers
+from unionfuse.syscalls import mount as sys_mount
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        (b"a", [b"a"]),
+        (b"a:b:c", [b"a", b"b", b"c"]),
+        (rb"a\:b:c", [b"a:b", b"c"]),
+        (rb"a\\:b", [b"a\\", b"b"]),
+        (rb"a\\\:b", [b"a\\:b"]),
+        (rb"a\b", [rb"a\b"]),
+        (b"a\\", [b"a\\"]),
+        (b"a::b", [b"a", b"", b"b"]),
+        (b"", [b""]),
+        (b"\xff:\xfe", [b"\xff", b"\xfe"]),
+    ],
+)
+def test_layers_are_split_at_colons_that_are_not_escaped(text: bytes, layers: list[bytes]) -> None:
+    assert split_layers(text) == layers
+
+
+def test_a_hundred_and_more_layers_are_split() -> None:
+    assert len(split_layers(b":".join(b"%d" % number for number in range(500)))) == 500
+
+
+@pytest.mark.parametrize(
+    ("word", "flag"),
+    [
+        ("ro", sys_mount.MS_RDONLY),
+        ("nosuid", sys_mount.MS_NOSUID),
+        ("nodev", sys_mount.MS_NODEV),
+        ("noexec", sys_mount.MS_NOEXEC),
+        ("noatime", sys_mount.MS_NOATIME),
+        ("sync", sys_mount.MS_SYNCHRONOUS),
+    ],
+)
+def test_a_word_of_mount_is_a_flag(word: str, flag: int) -> None:
+    options = parse_options((word,))
+    assert options.flags == flag
+    assert options.words == (word,)
+
+
+@pytest.mark.parametrize(
+    ("texts", "flags"),
+    [
+        (("ro,rw",), 0),
+        (("rw,ro",), sys_mount.MS_RDONLY),
+        (("ro", "rw"), 0),
+        (("nosuid,suid",), 0),
+    ],
+)
+def test_the_later_word_wins(texts: tuple[str, ...], flags: int) -> None:
+    assert parse_options(texts).flags == flags
+
+
+def test_several_options_add_up_and_empty_ones_are_skipped() -> None:
+    options = parse_options(("nosuid,,nodev", "", "noatime"))
+    assert options.flags == sys_mount.MS_NOSUID | sys_mount.MS_NODEV | sys_mount.MS_NOATIME
+
+
+@pytest.mark.parametrize("word", ["defaults", "default_permissions"])
+def test_what_holds_anyhow_changes_nothing(word: str) -> None:
+    assert parse_options((word,)) == MountOptions()
+
+
+@pytest.mark.parametrize(
+    ("text", "volatile"),
+    [("", False), ("volatile", True), ("fsync=0", True), ("fsync=1", False)],
+)
+def test_volatile_has_two_names(text: str, volatile: bool) -> None:
+    assert parse_options((text,)).volatile == volatile
+
+
+def test_others_may_use_the_mount_only_if_that_is_said() -> None:
+    assert parse_options(()).allow_other is None
+    assert parse_options(("allow_other",)).allow_other is True
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("timeout=0", 0), ("timeout=1.5", 1.5)])
+def test_a_timeout_is_a_number_of_seconds(text: str, seconds: float) -> None:
+    assert parse_options((text,)).timeout == seconds
+
+
+def test_the_source_can_be_named() -> None:
+    assert parse_options(("fsname=storage",)).fsname == "storage"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "timeout=", "timeout=soon", "timeout=-1", "timeout=nan", "fsync=2", "fsname="],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(MountError) as caught:
+        parse_options((text,))
+    assert "\n" not in str(caught.value)
+    assert text.partition("=")[2] in str(caught.value)
