@@ -65,8 +65,12 @@ class Index:
         """Tell whether directory `where` is one of the index."""
         return where is self._kept or where is self._passing
 
-    def read_nlink_delta(self, directory: LayerDir, entry: bytes, nlinks: tuple[int, int]) -> int:
+    def read_nlink_delta(
+        self, directory: LayerDir, entry: bytes, nlinks: tuple[int, int]
+    ) -> tuple[int, bool]:
         """Return how many names an entry has in the union, less its links in the upper.
+
+        And whether that is known: where no attribute can keep it, it is a guess.
 
         Args:
             directory: where the entry is.
@@ -77,10 +81,10 @@ class Index:
         value = self._upper.get_marker(fd_path(directory.fd(), entry), names.NLINK)
         with contextlib.suppress(ValueError):
             if value is not None and value[:1] == b"U":
-                return int(value[1:])
+                return int(value[1:]), True
             if value is not None and value[:1] == b"L":
-                return lower_nlink + int(value[1:]) - upper_nlink
-        return lower_nlink - upper_nlink
+                return lower_nlink + int(value[1:]) - upper_nlink, True
+        return lower_nlink - upper_nlink, False
 
     def write_nlink_delta(self, directory: LayerDir, entry: bytes, delta: int) -> None:
         """Keep what `read_nlink_delta` returns."""

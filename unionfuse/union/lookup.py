@@ -123,7 +123,9 @@ def _read_origin(u: Union, node: Node, st: os.stat_result) -> None:
         found = u.index.find_origin(origin)
         if found is not None and key_of(found[2]) == key_of(st):
             node.where, node.backing_name = found[:2]
-            node.nlink_delta = u.index.read_nlink_delta(*found[:2], (st.st_nlink, st.st_nlink))
+            node.nlink_delta, node.is_counted = u.index.read_nlink_delta(
+                *found[:2], (st.st_nlink, st.st_nlink)
+            )
 
 
 def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
@@ -135,25 +137,39 @@ def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
     if node is not None:
         node.add_place(parent, name)
         return Entry(node, attr_of(node, st) if not node.is_upper else get_attr(node))
-    keys: tuple[Key, ...] = (key,)
-    backing_name, nlink_delta = name, -u.removed_links.get(key, 0)
     if st.st_nlink > 1 and u.index is not None:
         found = u.index.find(where, name, st)
         if found is not None:
-            where, backing_name, upper_st = found
-            nlink_delta = u.index.read_nlink_delta(
-                where, backing_name, (upper_st.st_nlink, st.st_nlink)
-            )
-            st = upper_st
-            keys = (key_of(st), key)
-            node = u.table.find(keys[0])
-            if node is not None and not node.is_orphan:  # known by a name that may go
-                node.where, node.backing_name, node.nlink_delta = where, backing_name, nlink_delta
+            return _make_indexed(u, parent, name, st, found)
+    node = Node(u.inodes.number(key), dirent.fmt, None, b"")
+    node.where, node.backing_name = where, name
+    node.nlink_delta = -u.removed_links.get(key, 0)
+    u.table.add(node)
+    u.table.set_keys(node, (key,))
+    node.add_place(parent, name)
+    return Entry(node, attr_of(node, st))
+
+
+def _make_indexed(
+    u: Union,
+    parent: DirNode,
+    name: bytes,
+    lower_st: os.stat_result,
+    found: tuple[LayerDir, bytes, os.stat_result],
+) -> Entry:
+    """Return what a name in a lower is whose file was copied up under another name."""
+    assert u.index is not None
+    where, entry, st = found
+    key, lower_key = key_of(st), key_of(lower_st)
+    node = u.table.find(key)
     if node is None:
-        node = Node(u.inodes.number(keys[0] if u.lacks_origins else key), dirent.fmt, None, b"")
-        node.where, node.backing_name = where, backing_name
-        node.nlink_delta = nlink_delta
+        shown = key if u.lacks_origins else lower_key  # as by a name in the upper
+        node = Node(u.inodes.number(shown), stat.S_IFMT(st.st_mode), None, b"")
         u.table.add(node)
-    u.table.set_keys(node, keys)
+    if not node.is_orphan:  # it may be known by a name that goes; the entry stays
+        node.where, node.backing_name = where, entry
+        nlinks = (st.st_nlink, lower_st.st_nlink)
+        node.nlink_delta, node.is_counted = u.index.read_nlink_delta(where, entry, nlinks)
+    u.table.set_keys(node, (key, lower_key))
     node.add_place(parent, name)
     return Entry(node, attr_of(node, st))

@@ -43,6 +43,7 @@ class Node:
         is_orphan: the backing has no name any more: `fd` is the only way to it.
         opens: open handles that the session counts; 0 where it does not count.
         nlink_delta: st_nlink less that of the backing.
+        is_counted: whether `nlink_delta` is known, and not a guess.
         keys: identities of the backing (st_dev, st_ino) under which it is found.
     """
 
@@ -52,6 +53,7 @@ class Node:
         "fd_access",
         "fmt",
         "ino",
+        "is_counted",
         "is_orphan",
         "keys",
         "name",
@@ -79,6 +81,7 @@ class Node:
         self.is_orphan = False
         self.opens = 0
         self.nlink_delta = 0
+        self.is_counted = True
         self.keys: tuple[Key, ...] = ()
 
     @property

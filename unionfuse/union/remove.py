@@ -101,7 +101,8 @@ def name_gone(u: Union, node: Node, parent: DirNode, name: bytes, *, was_in_uppe
     if u.index is None or node.is_orphan or not u.index.holds(node.where):
         return
     assert node.where is not None
-    if backing_stat(node).st_nlink + node.nlink_delta > 0:
+    # By a guess nothing is removed that a name in a lower may still lead to.
+    if not node.is_counted or backing_stat(node).st_nlink + node.nlink_delta > 0:
         if not was_in_upper:
             u.index.write_nlink_delta(node.where, node.backing_name, node.nlink_delta)
         return
