@@ -495,14 +495,21 @@ class TestOptions:
 class TestProcess:
     def test_the_daemon_keeps_nothing_of_its_caller_open(self, layers):
         # unionfuse() itself waits for the end of the pipes
-        with mounted(layers.mnt, layers.lowers[0], layers.upper, layers.mnt):
+        reader, writer = os.pipe()
+        arguments = [*session_option(), layers.lowers[0], layers.upper, layers.mnt]
+        program = [sys.executable, "-m", "unionfuse", "mount", *arguments]
+        with ExitStack() as stack:
+            stack.callback(os.close, reader)
+            stack.callback(os.close, writer)
+            subprocess.run(program, cwd=REPOSITORY, check=True, timeout=30, pass_fds=[writer])
+            stack.callback(succeed, "umount", layers.mnt)
             [pid] = daemon_pids(layers.mnt)
             opened = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)}
             assert set(opened.values()) == {"/dev/null"}
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
             assert os.getsid(pid) != os.getsid(0)
-            every = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-            assert not [path for path in every if path.startswith("pipe:")]
+            every = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+            assert os.readlink(f"/proc/self/fd/{writer}") not in every
 
     @pytest.mark.parametrize("option", ["-f", "-d", "-fd"])
     def test_in_the_foreground_it_runs_until_the_unmount(self, layers, option):

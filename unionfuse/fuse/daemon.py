@@ -89,6 +89,7 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
     """Be the daemon: tell over `writer` whether it serves; return the exit status."""
     os.setsid()
     os.chdir("/")
+    _close_inherited(writer)
     waiting = [writer]  # empty once the parent was told: the number may mean another file then
 
     def tell(answer: bytes) -> None:
@@ -115,6 +116,17 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
         tell(os.fsencode(f"{type(err).__name__}: {err}"))
         return 1
     return 0
+
+
+def _close_inherited(kept: int) -> None:
+    """Close what the caller had open but the standard streams and `kept`.
+
+    A lock or a pipe of a script must not live as long as the mount.
+    """
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if fd > 2 and fd != kept:
+            with contextlib.suppress(OSError):  # the one that listed them is closed already
+                os.close(fd)
 
 
 def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:

@@ -46,6 +46,7 @@ def _directory(path: bytes, what: str) -> bytes:
     """Return the absolute path of an existing directory, symlinks resolved."""
     try:
         real = os.path.realpath(path, strict=True)
+        os.statvfs(real)  # a dead mount may still be known by name
         if not os.path.isdir(real):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as err:
