@@ -44,7 +44,7 @@ Mount options (-o, comma-separated, repeatable):
 @click.option("--read-only", is_flag=True, help="Mount without an upper: LOWER[:LOWER...] MNT.")
 @click.option(
     "--session",
-    type=click.Choice(["auto", "pyfuse3"]),
+    type=click.Choice(["auto", "pyfuse3", "kernel"]),
     default="auto",
     show_default=True,
     help="What speaks to the kernel.",

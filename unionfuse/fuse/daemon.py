@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unionfuse.fuse.options import MountPlan
+    from unionfuse.union.fs import UnionFs
 
 log = logging.getLogger(__name__)
 
 _SYSLOG = "/dev/log"
 _WRITE_BACK_SECONDS = 30
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
 
@@ -133,7 +135,6 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
     # Imported here: arguments are parsed and refused without the weight of trio and pyfuse3.
     import trio
 
-    from unionfuse.fuse.pyfuse3_session import Pyfuse3Session
     from unionfuse.layer.workdir import WorkdirError
     from unionfuse.union.fs import UnionFs
     from unionfuse.union.state import Options
@@ -142,7 +143,9 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
     options = Options(
-        sync=not plan.options.volatile, nodeid_is_ino=True, max_backing_fds=_share(_MAX_BACKING_FDS)
+        sync=not plan.options.volatile,
+        nodeid_is_ino=plan.session != "kernel",
+        max_backing_fds=_share(_MAX_BACKING_FDS),
     )
     try:
         fs = UnionFs.from_paths(
@@ -152,10 +155,24 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         raise MountError(str(err)) from None
     except OSError as err:
         raise MountError(_of_path(err)) from None
+    # A signal that comes before it is obeyed would leave a dead mount: it waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     with contextlib.closing(fs), _mounted(plan) as fuse_fd:
-        session = Pyfuse3Session(fs, fuse_fd, plan.options, on_ready)
+        session = _make_session(plan, fs, fuse_fd, on_ready)
         with contextlib.closing(session), _recorded(plan, session.name):
             trio.run(_serve, session, plan.mountpoint)
+
+
+def _make_session(
+    plan: MountPlan, fs: UnionFs, fuse_fd: int, on_ready: Callable[[], None]
+) -> Session:
+    if plan.session == "kernel":
+        from unionfuse.fuse.kernel_session import KernelSession
+
+        return KernelSession(fs, fuse_fd, plan.options, on_ready)
+    from unionfuse.fuse.pyfuse3_session import Pyfuse3Session
+
+    return Pyfuse3Session(fs, fuse_fd, plan.options, on_ready)
 
 
 @contextlib.contextmanager
@@ -193,7 +210,8 @@ async def _obey_signals(session: Session, mountpoint: bytes) -> None:
     """SIGTERM and SIGINT unmount, SIGUSR1 logs statistics."""
     import trio
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         async for number in signals:
             if number == signal.SIGUSR1:
                 log.info("%s", session.statistics())
