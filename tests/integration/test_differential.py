@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import fuzz
-from tests.support.mounts import overlay_mount
+from tests.support.mounts import Layers, overlay_mount, union_mount
 from tests.support.ops import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 N_OPS = 500
+
+
+def kernel_session(layers: Layers) -> AbstractContextManager[Path]:
+    return union_mount(layers, "--session", "kernel")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,18 @@ def test_a_tree_that_is_never_read_in_between_ends_the_same(workers: Workers) ->
     plan = fuzz.Plan.from_seed(201, 2 * N_OPS, check_every=0)
 
     difference = fuzz.compare(plan, fuzz.UNIONFUSE, fuzz.OVERLAYFS, workers)
+
+    assert difference is None, difference.describe(plan)
+
+
+@pytest.mark.parametrize("drop_caches_every", [0, 10])
+@pytest.mark.parametrize("seed", [301, 302])
+def test_the_kernel_session_gives_them_too(
+    seed: int, drop_caches_every: int, workers: Workers
+) -> None:
+    plan = fuzz.Plan.from_seed(seed, N_OPS, drop_caches_every=drop_caches_every)
+
+    difference = fuzz.compare(plan, fuzz.System(kernel_session), fuzz.OVERLAYFS, workers)
 
     assert difference is None, difference.describe(plan)
 
