@@ -205,6 +205,7 @@ class KernelSession:
         )
         if (major, minor) < (wire.MAJOR, wire.MIN_MINOR) or flags & _NEEDED != _NEEDED:
             log.error("the kernel speaks FUSE %d.%d, too old for this session", major, minor)
+            self.stop()  # after this answer there are no more requests
             raise oserror(errno.EPROTO)
         self._flags = flags & _WANTED
         log.debug("FUSE %d.%d, flags %#x, agreed on %#x", major, minor, flags, self._flags)
