@@ -14,23 +14,32 @@ _OPEN_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DirectoryFds:
-    """The open descriptors of all layers' directories; the longest unused is closed first."""
+    """The open descriptors of all layers' directories; the longest unused is closed first.
+
+    Attributes:
+        capacity: how many are open at most.
+        last, last_fd: the directory that was used last, and its descriptor.
+    """
 
     def __init__(self, capacity: int) -> None:
         """Keep at most `capacity` descriptors (at least 8: one operation uses up to four)."""
         self.capacity = max(capacity, 8)
         self._open: OrderedDict[LayerDir, int] = OrderedDict()
+        self.last: LayerDir | None = None
+        self.last_fd = -1
 
     def get(self, directory: LayerDir) -> int | None:
         """Return the descriptor of `directory` if it is open, and count that as a use."""
         fd = self._open.get(directory)
         if fd is not None:
             self._open.move_to_end(directory)
+            self.last, self.last_fd = directory, fd
         return fd
 
     def put(self, directory: LayerDir, fd: int) -> None:
         """Keep `fd` for `directory`, closing the longest unused one if there are too many."""
         self._open[directory] = fd
+        self.last, self.last_fd = directory, fd
         if len(self._open) > self.capacity:
             os.close(self._open.popitem(last=False)[1])
 
@@ -38,10 +47,13 @@ class DirectoryFds:
         """Close the descriptor of `directory` if it is open."""
         fd = self._open.pop(directory, None)
         if fd is not None:
+            if directory is self.last:
+                self.last = None
             os.close(fd)
 
     def close(self) -> None:
         """Close all."""
+        self.last = None
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -81,9 +93,12 @@ class LayerDir:
         Raises:
             OSError: ENOENT, ENOTDIR or ELOOP if somebody changed the layer below the union.
         """
+        fds = self.fds
+        if fds.last is self:  # requests come in runs for one directory
+            return fds.last_fd
         if self.root_fd >= 0:
             return self.root_fd
-        fd = self.fds.get(self)
+        fd = fds.get(self)
         return self._walk() if fd is None else fd
 
     def _walk(self) -> int:

@@ -68,6 +68,8 @@ class XattrNames:
 
 
 def _is_foreign_marker(name: bytes) -> bool:
+    if not name.startswith((FUSE_OVERLAYFS, TRUSTED, USER)):
+        return False
     return name.startswith(FUSE_OVERLAYFS) or any(
         name.startswith(prefix) and name[len(prefix) :] in _MARKERS for prefix in (TRUSTED, USER)
     )

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from unionfuse.layer.directory import LayerDir
 
 _WHITEOUT_DEV = 0  # makedev(0, 0)
+_ENCODING = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _OPEN_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -49,14 +51,24 @@ def scan(directory: LayerDir) -> Scan:
     found = Scan()
     fd = open_for_listing(directory)
     try:
-        path = fd_path(fd)
-        present = _readable_names(path)
-        found.opaque = _has_opaque_xattr(path, present)
-        found.impure = any(name in present for name in names.IMPURE_XATTRS)
-        with_xwhiteouts = _has_xwhiteouts(path, present)
+        present = _readable_names(fd)
+        if present:
+            found.opaque = _has_opaque_xattr(fd, present)
+            found.impure = any(name in present for name in names.IMPURE_XATTRS)
+        with_xwhiteouts = _has_xwhiteouts(fd, present)
+        prefix, add = names.WHITEOUT_PREFIX, found.entries.append
         with os.scandir(fd) as entries:
             for entry in entries:
-                _classify(found, fd, entry, with_xwhiteouts)
+                name = entry.name.encode(*_ENCODING)
+                # Plain files, which most names are, go the short way.
+                if (
+                    with_xwhiteouts
+                    or name.startswith(prefix)
+                    or not entry.is_file(follow_symlinks=False)
+                ):
+                    _classify(found, fd, entry, name, with_xwhiteouts)
+                else:
+                    add((name, stat.S_IFREG))
     finally:
         os.close(fd)
     return found
@@ -87,8 +99,9 @@ def is_whiteout(st: os.stat_result) -> bool:
     return stat.S_ISCHR(st.st_mode) and st.st_rdev == _WHITEOUT_DEV
 
 
-def _classify(found: Scan, fd: int, entry: os.DirEntry[str], with_xwhiteouts: bool) -> None:
-    name = os.fsencode(entry.name)
+def _classify(
+    found: Scan, fd: int, entry: os.DirEntry[str], name: bytes, with_xwhiteouts: bool
+) -> None:
     if name.startswith(names.WHITEOUT_PREFIX):
         if name == names.OPAQUE_FILE:
             found.opaque = True
@@ -113,26 +126,26 @@ def _classify(found: Scan, fd: int, entry: os.DirEntry[str], with_xwhiteouts: bo
     found.entries.append((name, fmt))
 
 
-def _readable_names(path: bytes) -> list[bytes]:
+def _readable_names(target: xattr.Target) -> list[bytes]:
     """Return the names of all attributes of the directory, none where they are not readable."""
     try:
-        return xattr.names(path)
+        return xattr.names(target)
     except PermissionError:
         return []
 
 
-def _has_opaque_xattr(path: bytes, present: list[bytes]) -> bool:
+def _has_opaque_xattr(target: xattr.Target, present: list[bytes]) -> bool:
     return any(
-        name in present and (xattr.get_or_none(path, name) or b"")[:1] == b"y"
+        name in present and (xattr.get_or_none(target, name) or b"")[:1] == b"y"
         for name in names.OPAQUE_XATTRS
     )
 
 
-def _has_xwhiteouts(path: bytes, present: list[bytes]) -> bool:
+def _has_xwhiteouts(target: xattr.Target, present: list[bytes]) -> bool:
     if any(name in present for name in names.XWHITEOUTS_XATTRS):
         return True
     return any(
-        name in present and xattr.get_or_none(path, name) == b"x"
+        name in present and xattr.get_or_none(target, name) == b"x"
         for name in names.OPAQUE_XATTRS[:2]
     )
 

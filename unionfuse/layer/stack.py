@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 
 from unionfuse.layer.directory import DirectoryFds, LayerDir
+from unionfuse.syscalls.mount import private_view
+
+_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 UPPER = 0  # the upper's number; lowers count from 1, topmost first
 
@@ -27,19 +30,28 @@ class LayerStack:
     root_fds: tuple[int, ...]
 
     @classmethod
-    def open(cls, upper: bytes | None, lowers: list[bytes], max_open_dirs: int = 512) -> LayerStack:
+    def open(
+        cls,
+        upper: bytes | None,
+        lowers: list[bytes],
+        max_open_dirs: int = 512,
+        *,
+        private_lowers: bool = False,
+    ) -> LayerStack:
         """Open the layers at these paths (symlinks in the paths themselves are followed).
+
+        With `private_lowers` each lower is seen through a mount of its own, if that may be:
+        others who read it by our descriptors do not change its access times then.
 
         Raises:
             OSError: ENOENT, ENOTDIR or EACCES with the path of the layer it is about.
         """
         fds = DirectoryFds(max_open_dirs)
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         opened: list[int] = []
         try:
-            for path in lowers if upper is None else [upper, *lowers]:
-                fd = os.open(path, flags)
-                opened.append(fd)
+            if upper is not None:
+                opened.append(_open(upper))
+            opened.extend(map(_open_private if private_lowers else _open, lowers))
         except BaseException:
             for fd in opened:
                 os.close(fd)
@@ -59,3 +71,14 @@ class LayerStack:
         self.fds.close()
         for fd in self.root_fds:
             os.close(fd)
+
+
+def _open(path: bytes) -> int:
+    return os.open(path, _FLAGS)
+
+
+def _open_private(path: bytes) -> int:
+    try:
+        return private_view(os.path.realpath(path))
+    except OSError:  # not permitted, not known to this kernel, or no such directory
+        return _open(path)

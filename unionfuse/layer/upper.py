@@ -22,6 +22,8 @@ from unionfuse.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat
 log = logging.getLogger(__name__)
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_WHITEOUT = b"whiteout"
+_WHITEOUT_LINKS = 30_000  # of one inode; filesystems allow from 32,000 (ext3) or 65,000 (ext4) on
 _WHITEOUT_MODE = stat.S_IFCHR  # the kernel's whiteouts have mode 0
 
 
@@ -51,6 +53,7 @@ class Upper:
         self.workdir = workdir
         self.format = fmt
         self.work_fd = workdir.work_fd
+        self._whiteouts_left = 0  # links that WORKDIR/whiteout can still get
 
     def whiteout(self, dir_fd: int, name: bytes) -> None:
         """Hide `name` of the layers below; the upper itself has nothing of that name.
@@ -59,9 +62,37 @@ class Upper:
             OSError: ENAMETOOLONG in the `.wh.` form for names over 251 bytes.
         """
         if self.format.char_whiteouts:
-            os.mknod(name, _WHITEOUT_MODE, 0, dir_fd=dir_fd)
+            self._link_whiteout(dir_fd, name)
         else:
             self.whiteout_file(dir_fd, name)
+
+    def _link_whiteout(self, dir_fd: int, name: bytes) -> None:
+        """Make a char 0:0: a link of the one in the workdir, as the kernel does.
+
+        Takes half of an mknod's time on ext4 (5 against 9 µs, and 4 against 10 to remove it),
+        and no inode.
+        """
+        try:
+            if not self._whiteouts_left:
+                self._new_whiteout()
+            os.link(
+                _WHITEOUT, name, src_dir_fd=self.workdir.base_fd, dst_dir_fd=dir_fd,
+                follow_symlinks=False,
+            )  # fmt: skip
+            self._whiteouts_left -= 1
+        except FileExistsError:
+            raise
+        except OSError as err:  # no links here, or it was removed: an inode of its own will do
+            log.debug("a whiteout is no link: %s", err)
+            self._whiteouts_left = 0
+            os.mknod(name, _WHITEOUT_MODE, 0, dir_fd=dir_fd)
+
+    def _new_whiteout(self) -> None:
+        base_fd = self.workdir.base_fd
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_WHITEOUT, dir_fd=base_fd)
+        os.mknod(_WHITEOUT, _WHITEOUT_MODE, 0, dir_fd=base_fd)
+        self._whiteouts_left = _WHITEOUT_LINKS
 
     def whiteout_file(self, dir_fd: int, name: bytes) -> None:
         """Hide `name` of the layers below by a file; the upper's own, beside it, is still shown."""
@@ -71,7 +102,7 @@ class Upper:
         """Remove `name` (for a directory: with the markers in it) and hide it below, at once."""
         temp = self.workdir.temp_name()
         if self.format.char_whiteouts:
-            os.mknod(temp, _WHITEOUT_MODE, 0, dir_fd=self.work_fd)
+            self._link_whiteout(self.work_fd, temp)
             try:
                 self._swap(temp, dir_fd, name, is_dir)
             except BaseException:
@@ -119,22 +150,25 @@ class Upper:
         except OSError as err:
             log.warning("%s stays in the workdir: %s", os.fsdecode(temp), err)
 
-    def publish(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
-        """Give WORKDIR/work/`temp` its `name`, over a whiteout if one is there."""
+    def publish(
+        self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool, *, over_whiteout: bool = True
+    ) -> None:
+        """Give WORKDIR/work/`temp` its `name`, over a whiteout if there may be one."""
         try:
-            self._publish(temp, dir_fd, name, is_dir)
+            self._publish(temp, dir_fd, name, is_dir and over_whiteout)
         except PermissionError:
             if not is_dir:
                 raise
             # Without CAP_DAC_OVERRIDE a directory has to be writable to be moved.
             mode = stat.S_IMODE(os.stat(temp, dir_fd=self.work_fd, follow_symlinks=False).st_mode)
             os.chmod(temp, 0o700, dir_fd=self.work_fd)
-            self._publish(temp, dir_fd, name, is_dir)
+            self._publish(temp, dir_fd, name, over_whiteout)
             os.chmod(name, mode, dir_fd=dir_fd)
-        self.drop_whiteout_file(dir_fd, name)
+        if over_whiteout:
+            self.drop_whiteout_file(dir_fd, name)
 
-    def _publish(self, temp: bytes, dir_fd: int, name: bytes, is_dir: bool) -> None:
-        if is_dir and exists(dir_fd, name):  # a directory can not be renamed over a whiteout
+    def _publish(self, temp: bytes, dir_fd: int, name: bytes, may_exchange: bool) -> None:
+        if may_exchange and exists(dir_fd, name):  # a directory can not be renamed over a whiteout
             renameat2(self.work_fd, temp, dir_fd, name, RENAME_EXCHANGE)
             self.discard(temp)
         else:
@@ -167,24 +201,24 @@ class Upper:
         finally:
             os.close(fd)
 
-    def set_marker(self, path: bytes, marker: bytes, value: bytes) -> bool:
-        """Set overlay attribute `marker` on `path`; return False where that is impossible."""
+    def set_marker(self, target: xattr.Target, marker: bytes, value: bytes) -> bool:
+        """Set overlay attribute `marker` on `target`; return False where that is impossible."""
         if self.format.prefix is None:
             return False
         try:
-            xattr.set_(path, self.format.prefix + marker, value)
+            xattr.set_(target, self.format.prefix + marker, value)
         except OSError as err:  # user.* only exists on regular files and directories
             if err.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES):
                 return False
             raise
         return True
 
-    def get_marker(self, path: bytes, marker: bytes) -> bytes | None:
-        """Return overlay attribute `marker` of `path`, None where there is none."""
+    def get_marker(self, target: xattr.Target, marker: bytes) -> bytes | None:
+        """Return overlay attribute `marker` of `target`, None where there is none."""
         if self.format.prefix is None:
             return None
         try:
-            return xattr.get_or_none(path, self.format.prefix + marker)
+            return xattr.get_or_none(target, self.format.prefix + marker)
         except PermissionError:
             return None
 

@@ -3,8 +3,10 @@
     WORKDIR/work/     temporaries (`#1`, `#2`, ...), emptied at mount
     WORKDIR/work/incompat/FEATURE    a mount that must not be repeated unseen (kernel: volatile)
     WORKDIR/index/HANDLE             copied-up hard links, see `union.index`
+    WORKDIR/whiteout                 the inode that all whiteouts of a mount are links of
 
-The names are the kernel's (fs/overlayfs/super.c), which can use the same workdir.
+The names are the kernel's (fs/overlayfs/super.c), which can use the same workdir, and has its
+own whiteout in `work`.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ class Workdir:
     """A claimed workdir.
 
     Attributes:
+        base_fd: WORKDIR itself.
         work_fd: WORKDIR/work; everything in it is ours and nothing in it outlives a mount.
         index: WORKDIR/index.
     """
 
+    base_fd: int
     work_fd: int
     index: LayerDir
     _fds: list[int]
@@ -74,7 +78,7 @@ class Workdir:
             for fd in fds:
                 os.close(fd)
             raise
-        return cls(fds[2], LayerDir.root(upper.layer, fds[3], upper.fds), fds)
+        return cls(fds[0], fds[2], LayerDir.root(upper.layer, fds[3], upper.fds), fds)
 
     def temp_name(self) -> bytes:
         """Return a name that is free in WORKDIR/work."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 import stat
 
-from unionfuse.syscalls.fdpath import fd_path, is_descriptor
-from unionfuse.union.node import FD_PATH, FD_READ, FD_WRITE, DirNode, Node
+from unionfuse.syscalls.fdpath import fd_path
+from unionfuse.union.node import FD_PATH, FD_READ, FD_WRITE, DirNode, Node, Rare
 from unionfuse.union.state import Attr, Union
 
 
 def attr_of(node: Node, st: os.stat_result) -> Attr:
     """Return the attributes of a node that is no directory, whose backing has status `st`."""
-    return Attr(node.ino, max(st.st_nlink + node.nlink_delta, 0), st)
+    rare = node.rare
+    if rare is None:
+        # What Attr(...) does, without a call in Python (0.2 against 0.5 µs), for what comes most.
+        return tuple.__new__(Attr, (node.ino, st.st_nlink, st))
+    return Attr(node.ino, max(st.st_nlink + rare.nlink_delta, 0), st)
 
 
 def get_attr(node: Node) -> Attr:
@@ -32,12 +36,36 @@ def get_attr(node: Node) -> Attr:
 
 def backing_stat(node: Node) -> os.stat_result:
     """Return the status of the backing of `node`."""
-    if node.fd >= 0:
-        return os.fstat(node.fd)
+    rare = node.rare
+    if rare is not None and rare.fd >= 0:
+        return os.fstat(rare.fd)
     if isinstance(node, DirNode):
         return os.fstat(node.top.fd())
     assert node.where is not None, "a node without fd has a place in a layer"
     return os.stat(node.backing_name, dir_fd=node.where.fd(), follow_symlinks=False)
+
+
+def backing_at(node: Node) -> tuple[int | bytes, int | None, bool]:
+    """Return the backing as `os.chmod`, `os.chown` and `os.utime` take it, for the next few calls.
+
+    That is a path or descriptor, `dir_fd` and `follow_symlinks`; not by a path of `fdpath` where
+    there is another way, which takes a third of the time (0.7 and 1.5 against 3.8 µs).
+    """
+    rare = node.rare
+    if rare is not None and rare.fd >= 0:
+        return (fd_path(rare.fd) if rare.fd_access == FD_PATH else rare.fd), None, True
+    if isinstance(node, DirNode):
+        return fd_path(node.top.fd()), None, True
+    assert node.where is not None, "a node without fd has a place in a layer"
+    return node.backing_name, node.where.fd(), False
+
+
+def backing_target(node: Node) -> int | bytes:
+    """Return the backing as the functions of `syscalls.xattr` take it, for the next few calls."""
+    rare = node.rare
+    if rare is not None and rare.fd >= 0 and rare.fd_access != FD_PATH:
+        return rare.fd
+    return backing_path(node)
 
 
 def backing_path(node: Node) -> bytes:
@@ -56,14 +84,28 @@ def backing_fd(u: Union, node: Node, *, write: bool = False) -> int:
     The caller has made sure that the node is in the upper if it is to be written.
     """
     wanted = FD_WRITE if write else FD_READ
-    if node.fd < 0 or node.fd_access < wanted:
-        fd = _open(node, write)
-        if node.fd >= 0:
-            os.close(node.fd)
-        node.fd, node.fd_access = fd, wanted
-    if not node.is_orphan:
+    rare = node.rare
+    if rare is None or rare.fd < 0 or rare.fd_access < wanted:
+        fd = open_backing(node, write=write)
+        if rare is None:
+            rare = node.rare = Rare()
+        if rare.fd >= 0:
+            os.close(rare.fd)
+        rare.fd, rare.fd_access = fd, wanted
+    if not rare.is_orphan:
         keep_fd(u, node)
-    return node.fd
+    return rare.fd
+
+
+def open_path(node: Node) -> int:
+    """Return a new O_PATH descriptor of the backing; the caller closes it."""
+    if node.fd >= 0:
+        return os.dup(node.fd)
+    if isinstance(node, DirNode):
+        return os.dup(node.top.fd())
+    assert node.where is not None, "a node without fd has a place in a layer"
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(node.backing_name, flags, dir_fd=node.where.fd())
 
 
 def keep_fd(u: Union, node: Node) -> None:
@@ -79,16 +121,19 @@ def keep_fd(u: Union, node: Node) -> None:
 def close_fd(u: Union, node: Node) -> None:
     """Close the descriptor of the backing; it is reopened when needed."""
     u.backing_fds.pop(node, None)
-    if node.fd >= 0:
-        os.close(node.fd)
-        node.fd = -1
-        node.fd_access = FD_PATH
+    rare = node.rare
+    if rare is not None and rare.fd >= 0:
+        os.close(rare.fd)
+        rare.fd = -1
+        rare.fd_access = FD_PATH
+        if not rare.is_needed():
+            node.rare = None
 
 
 def forget(u: Union, node: Node, count: int) -> None:
     """Take back `count` lookups; let go of the node, and its descriptor, if that was the last."""
     u.table.forget(node, count)
-    if node.fd < 0:
+    if node.rare is not None and node.rare.fd < 0:
         u.backing_fds.pop(node, None)
 
 
@@ -106,51 +151,52 @@ def make_orphan(u: Union, node: Node) -> None:
     That also keeps the filesystem from giving its inode number to another file while the
     kernel knows this one by it.
     """
-    if node.fd < 0 or (node.opens and node.fd_access == FD_READ):
-        if node.opens and node.fmt == stat.S_IFREG:
+    rare = node.rare
+    if rare is None:
+        rare = node.rare = Rare()
+    if rare.fd < 0 or (rare.opens and rare.fd_access == FD_READ):
+        if rare.opens and node.fmt == stat.S_IFREG:
             backing_fd(u, node, write=True)
-        elif node.fd < 0:
-            assert node.where is not None, "it has had a name until now"
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            node.fd = os.open(node.backing_name, flags, dir_fd=node.where.fd())
-            node.fd_access = FD_PATH
-    node.is_orphan = True
+        elif rare.fd < 0:
+            rare.fd = open_path(node)
+            rare.fd_access = FD_PATH
+    rare.is_orphan = True
     u.backing_fds.pop(node, None)
 
 
-def _open(node: Node, write: bool) -> int:
+def open_backing(node: Node, *, write: bool = False) -> int:
+    """Return a new descriptor of the backing; the caller closes it."""
+    rare = node.rare
+    if rare is not None and rare.fd >= 0:
+        path, dir_fd, flags = fd_path(rare.fd), None, os.O_CLOEXEC
+    else:
+        assert node.where is not None, "a node without fd has a place in a layer"
+        path, dir_fd, flags = node.backing_name, node.where.fd(), os.O_CLOEXEC | os.O_NOFOLLOW
     if not node.is_upper:
-        return _open_lower(node)
-    path = backing_path(node)
-    flags = (os.O_RDWR if write else os.O_RDONLY) | _no_follow(path)
+        return _open_lower(path, dir_fd, flags)
+    flags |= os.O_RDWR if write else os.O_RDONLY
     try:
-        return os.open(path, flags)
+        return os.open(path, flags, dir_fd=dir_fd)
     except PermissionError:
-        return _open_own(path, flags)
+        return _open_own(path, dir_fd, flags)
 
 
-def _open_own(path: bytes, flags: int) -> int:
+def _open_own(path: bytes, dir_fd: int | None, flags: int) -> int:
     """Open a file of our own whose mode forbids it: the kernel has checked the caller already.
 
     Only a daemon without CAP_DAC_OVERRIDE comes here, for a handle that was opened when the
     mode allowed it, or by the creation of a read-only file.
     """
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    os.chmod(path, mode | stat.S_IRUSR | stat.S_IWUSR)
+    mode = stat.S_IMODE(os.stat(path, dir_fd=dir_fd).st_mode)
+    os.chmod(path, mode | stat.S_IRUSR | stat.S_IWUSR, dir_fd=dir_fd)
     try:
-        return os.open(path, flags)
+        return os.open(path, flags, dir_fd=dir_fd)
     finally:
-        os.chmod(path, mode)
+        os.chmod(path, mode, dir_fd=dir_fd)
 
 
-def _open_lower(node: Node) -> int:
-    path = backing_path(node)
-    flags = os.O_RDONLY | _no_follow(path)
+def _open_lower(path: bytes, dir_fd: int | None, flags: int) -> int:
     try:
-        return os.open(path, flags | os.O_NOATIME)  # reading does not touch a lower
+        return os.open(path, flags | os.O_NOATIME, dir_fd=dir_fd)  # reading changes no lower
     except PermissionError:  # O_NOATIME is for the owner and CAP_FOWNER
-        return os.open(path, flags)
-
-
-def _no_follow(path: bytes) -> int:
-    return 0 if is_descriptor(path) else os.O_NOFOLLOW
+        return os.open(path, flags, dir_fd=dir_fd)

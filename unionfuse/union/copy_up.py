@@ -23,8 +23,17 @@ from unionfuse.layer.directory import LayerDir
 from unionfuse.layer.stack import UPPER
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.copyfile import copy_data
-from unionfuse.syscalls.fdpath import fd_path, is_descriptor
-from unionfuse.union.backing import adopt_fd, backing_fd, backing_path, backing_stat, close_fd
+from unionfuse.syscalls.fdpath import fd_path
+from unionfuse.syscalls.xattr import Target, follows
+from unionfuse.union.backing import (
+    adopt_fd,
+    backing_fd,
+    backing_path,
+    backing_stat,
+    close_fd,
+    open_backing,
+)
+from unionfuse.union.listing import kind_of
 from unionfuse.union.lookup import key_of, listing_of
 from unionfuse.union.node import DirNode, Node
 from unionfuse.union.state import CopyUpNeeded, Union
@@ -103,8 +112,8 @@ def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> No
     """Make sure that `node` is in the upper under this one of its names, for rename."""
     node.prefer_place(parent, name)
     require_upper(u, node)
-    dirent = listing_of(parent).get(name)
-    if dirent is None or dirent.in_upper:
+    kind = listing_of(parent).get(name)
+    if kind is None or kind.in_upper:
         return
     # A hard link whose inode was copied up under another name: the index has it.
     require_upper(u, parent)
@@ -122,7 +131,7 @@ def begin(u: Union, node: Node, size: int | None = None) -> CopyUp:
     upper = u.writable()
     if node.parent is not None:
         require_upper(u, node.parent)
-    source_fd = os.dup(backing_fd(u, node))
+    source_fd = open_backing(node) if node.fd < 0 else os.dup(backing_fd(u, node))
     temp = upper.workdir.temp_name()
     try:
         target_fd = os.open(temp, _NEW_FILE, 0o600, dir_fd=upper.work_fd)
@@ -157,14 +166,19 @@ def finish(u: Union, copy: CopyUp) -> None:
         return
     try:
         origin = _origin(u, node, st)
-        source, target = fd_path(copy.source_fd), fd_path(copy.target_fd)
-        copy_metadata(u, st, source, target, origin)
+        copy_metadata(u, st, copy.source_fd, copy.target_fd, origin)
         _publish(u, node, copy.temp, st, origin)
     except BaseException:
         abandon(u, copy)
         raise
     os.close(copy.source_fd)
     adopt_fd(u, node, copy.target_fd)
+
+
+def has_origin(u: Union, node: Node) -> bool:
+    """Tell whether an object in the upper came from a lower, whose number it shows."""
+    keys = node.keys
+    return bool(keys) and node.ino != u.inodes.number(keys[0])
 
 
 def mark_impure(u: Union, parent: DirNode) -> None:
@@ -202,14 +216,15 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
         copy_metadata(u, st, fd_path(lower.fd()), target, origin)
         mark_impure(u, parent)
         with _DirectoryKept(parent.upper):
-            upper.publish(temp, parent.upper.fd(), node.name, is_dir=True)
+            upper.publish(temp, parent.upper.fd(), node.name, is_dir=True, over_whiteout=False)
     except BaseException:
         os.rmdir(temp, dir_fd=upper.work_fd)
         raise
     node.upper = LayerDir(parent.upper, node.name)
-    dirent = listing_of(parent).get(node.name)
-    assert dirent is not None, "a living directory is in its parent's listing"
-    dirent.in_upper = True
+    listing = listing_of(parent)
+    kind = listing.get(node.name)
+    assert kind is not None, "a living directory is in its parent's listing"
+    listing.replace(node.name, kind_of(kind.fmt, True, kind.covers, kind.lowers))
 
 
 def _copy_up_special(u: Union, node: Node) -> None:
@@ -250,9 +265,12 @@ def _origin(u: Union, node: Node, st: os.stat_result) -> bytes | None:
 
 
 def copy_metadata(
-    u: Union, st: os.stat_result, source: bytes, target: bytes, origin: bytes | None
+    u: Union, st: os.stat_result, source: Target, target: Target, origin: bytes | None
 ) -> None:
-    """Give `target` owner, mode, attributes and times of `source`, and its origin."""
+    """Give `target` owner, mode, attributes and times of `source`, and its origin.
+
+    Both are paths of `fdpath` or descriptors.
+    """
     mode = stat.S_IMODE(st.st_mode)
     if not _copy_owner(st, target):
         mode &= ~(stat.S_ISUID | stat.S_ISGID)  # of another owner they would mean another thing
@@ -262,12 +280,12 @@ def copy_metadata(
     if origin is not None:
         u.writable().set_marker(target, names.ORIGIN, origin)
     times = (st.st_atime_ns, st.st_mtime_ns)
-    os.utime(target, ns=times, follow_symlinks=is_descriptor(target))
+    os.utime(target, ns=times, follow_symlinks=follows(target))
 
 
-def _copy_owner(st: os.stat_result, target: bytes) -> bool:
+def _copy_owner(st: os.stat_result, target: Target) -> bool:
     try:
-        os.chown(target, st.st_uid, st.st_gid, follow_symlinks=is_descriptor(target))
+        os.chown(target, st.st_uid, st.st_gid, follow_symlinks=follows(target))
     except OSError as err:
         if err.errno not in _NOT_OURS:
             raise
@@ -275,7 +293,7 @@ def _copy_owner(st: os.stat_result, target: bytes) -> bool:
     return True
 
 
-def _copy_xattrs(u: Union, source: bytes, target: bytes) -> None:
+def _copy_xattrs(u: Union, source: Target, target: Target) -> None:
     for name in xattr.names(source):
         if u.xattr_names.shown(name) is None:
             continue
@@ -311,7 +329,7 @@ def _publish(u: Union, node: Node, temp: bytes, st: os.stat_result, origin: byte
         if origin is not None:
             mark_impure(u, parent)
         with _DirectoryKept(parent.upper):
-            upper.publish(temp, parent.upper.fd(), name, is_dir=False)
+            upper.publish(temp, parent.upper.fd(), name, is_dir=False, over_whiteout=False)
         node.where, node.backing_name = parent.upper, name
         u.table.set_keys(node, (new_key,))
         _now_in_upper(parent, name)
@@ -349,9 +367,10 @@ def _link_from_index(u: Union, node: Node, parent: DirNode, name: bytes) -> None
 
 
 def _now_in_upper(parent: DirNode, name: bytes) -> None:
-    dirent = listing_of(parent).get(name)
-    assert dirent is not None, "a node with a place is in its parent's listing"
-    dirent.in_upper, dirent.lowers = True, ()
+    listing = listing_of(parent)
+    kind = listing.get(name)
+    assert kind is not None, "a node with a place is in its parent's listing"
+    listing.replace(name, kind_of(kind.fmt, True, kind.covers))
 
 
 class _DirectoryKept:
@@ -364,13 +383,13 @@ class _DirectoryKept:
         self._directory = directory
 
     def __enter__(self) -> None:
-        path = fd_path(self._directory.fd())
-        st = os.stat(path)
+        fd = self._directory.fd()
+        st = os.fstat(fd)
         self._times = (st.st_atime_ns, st.st_mtime_ns)
         self._mode: int | None = None
         if st.st_mode & _MAY_CHANGE != _MAY_CHANGE and st.st_uid == os.geteuid() != 0:
             self._mode = stat.S_IMODE(st.st_mode)
-            os.chmod(path, self._mode | _MAY_CHANGE)
+            os.chmod(fd_path(fd), self._mode | _MAY_CHANGE)
 
     def __exit__(self, *_: object) -> None:
         path = fd_path(self._directory.fd())

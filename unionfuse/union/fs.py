@@ -21,6 +21,7 @@ from unionfuse.layer.scan import is_opaque
 from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.upper import Upper, UpperFormat
 from unionfuse.layer.workdir import Workdir
+from unionfuse.syscalls.statx import birth_time
 from unionfuse.union import attr, backing, copy_up, create, file, remove, rename, xattr
 from unionfuse.union.attr import Changes
 from unionfuse.union.index import Index
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from unionfuse.layer.directory import LayerDir
     from unionfuse.union.copy_up import CopyUp
     from unionfuse.union.listing import Dirent
+
+_DOTS = frozenset({b".", b".."})
 
 
 class UnionFs:
@@ -60,6 +63,7 @@ class UnionFs:
         table = NodeTable(options.nodeid_is_ino)
         table.add(root)
         self.workdir = workdir
+        self._table = table
         self.union = Union(stack, options, upper, index, xattr_names, origins, inodes, table, root)
 
     @classmethod
@@ -70,16 +74,19 @@ class UnionFs:
         workdir: bytes | None = None,
         options: Options | None = None,
         max_open_dirs: int = 512,
+        *,
+        private_lowers: bool = False,
     ) -> UnionFs:
         """Open layers at these paths, topmost lower first, and unite them.
 
-        At most `max_open_dirs` of their directories are open at a time.
+        At most `max_open_dirs` of their directories are open at a time. For `private_lowers` see
+        `LayerStack.open`.
 
         Raises:
             OSError: if a layer can not be opened.
             WorkdirError: if the workdir can not be used.
         """
-        stack = LayerStack.open(upper, lowers, max_open_dirs)
+        stack = LayerStack.open(upper, lowers, max_open_dirs, private_lowers=private_lowers)
         try:
             if stack.upper is None or workdir is None:
                 return cls(stack, None, options)
@@ -100,7 +107,7 @@ class UnionFs:
     def node(self, nodeid: int) -> Node:
         """Return a node that the kernel knows; raise OSError ESTALE if it does not."""
         try:
-            return self.union.table.get(nodeid)
+            return self._table.nodes[nodeid]
         except KeyError:
             raise oserror(errno.ESTALE) from None
 
@@ -114,24 +121,49 @@ class UnionFs:
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         """Look up `name`; None if there is no such name. Increases nlookup by one if found."""
         directory = self.directory(parent)
-        if name == b"..":
-            node: Node = directory.parent or directory
+        if name in _DOTS:
+            node: Node = directory if name == b"." else directory.parent or directory
+            return _remember(Entry(node, backing.get_attr(node)))
+        if name not in directory.children:
+            listing = listing_of(directory)
+            if name in listing.kinds:
+                name = listing.own(name)
+        return self.child(directory, name)
+
+    def child(self, directory: DirNode, name: bytes) -> Entry | None:
+        """Look up `name`, which is no dot. Increases nlookup by one if found.
+
+        Faster than `lookup`; the node keeps `name` itself, which should be that of a `Dirent`.
+        """
+        node = directory.children.get(name)
+        if node is not None:
             found: Entry | None = Entry(node, backing.get_attr(node))
-        elif name == b".":
-            found = Entry(directory, backing.get_attr(directory))
         else:
             found = lookup(self.union, directory, name)
-        return None if found is None else _remember(found)
+        if found is not None:
+            found.node.nlookup += 1
+        return found
 
     def forget(self, nodeid: int, count: int) -> None:
         """Take back `count` lookups of a node."""
-        backing.forget(self.union, self.node(nodeid), count)
+        node = self.node(nodeid)
+        if self.union.table.is_old(nodeid):
+            self.union.table.forget_old(nodeid, count)
+        backing.forget(self.union, node, count)
 
     # Attributes
 
     def getattr(self, nodeid: int) -> Attr:
         """Return the attributes of a node."""
         return backing.get_attr(self.node(nodeid))
+
+    def birth_time(self, nodeid: int) -> tuple[int, int] | None:
+        """Return when the backing was made, in seconds and nanoseconds, if that is known."""
+        fd = backing.open_path(self.node(nodeid))
+        try:
+            return birth_time(fd)
+        finally:
+            os.close(fd)
 
     def setattr(self, nodeid: int, changes: Changes) -> Attr:
         """Change attributes and return all of them."""
@@ -222,7 +254,7 @@ class UnionFs:
             CopyUpNeeded: if it is to be written and has to be copied up first.
         """
         node = self.node(nodeid)
-        if write:
+        if write and not node.is_upper:
             copy_up.require_upper(self.union, node)
         return backing.backing_fd(self.union, node, write=write)
 
@@ -236,6 +268,34 @@ class UnionFs:
         if node.is_dead:
             return None
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=node.top.fd())
+
+    def tmpfile(self, parent: int, mode: int, caller: Caller) -> Entry:
+        """Make a regular file without a name and open it. Increases nlookup and opens by one."""
+        return _remember(create.tmpfile(self.union, self.directory(parent), mode, caller))
+
+    def open_path(self, nodeid: int) -> int:
+        """Return a new O_PATH descriptor of the backing; the caller closes it."""
+        return backing.open_path(self.node(nodeid))
+
+    def is_upper(self, nodeid: int) -> bool:
+        """Tell whether a node is in the upper."""
+        return self.node(nodeid).is_upper
+
+    def renumber(self, nodeid: int) -> None:
+        """Give a node a new nodeid; the old one goes on to mean it."""
+        self.union.table.renumber(self.node(nodeid))
+
+    def is_old_nodeid(self, nodeid: int) -> bool:
+        """Tell whether a node has been given another nodeid than this one."""
+        return self.union.table.is_old(nodeid)
+
+    def inode_flags(self, nodeid: int, command: int) -> bytes:
+        """Return the flags of chattr(1); see `syscalls.inodeflags.get_flags`."""
+        return attr.inode_flags(self.union, self.node(nodeid), command)
+
+    def set_inode_flags(self, nodeid: int, command: int, value: bytes) -> None:
+        """Set the flags of chattr(1); see `syscalls.inodeflags.set_flags`."""
+        attr.set_inode_flags(self.union, self.node(nodeid), command, value)
 
     def clear_mode_bits(self, nodeid: int, bits: int) -> bool:
         """Clear bits of the mode, as a write does; return whether one of them was set."""

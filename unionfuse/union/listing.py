@@ -6,9 +6,11 @@ offset is a cookie and not an index: removing a name moves no other.
 
 from __future__ import annotations
 
+import functools
 import stat
+from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unionfuse.layer.scan import scan
 
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
     from unionfuse.layer.directory import LayerDir
 
 
-class Dirent:
-    """One name of a merged directory.
+class Kind(NamedTuple):
+    """What a name of a merged directory stands for.
+
+    There are few kinds and many names: all names of a kind share one object (`kind_of`).
 
     Attributes:
-        name: the name.
-        cookie: its offset, > 0, unique and growing in its listing; 0 after its removal.
         fmt: S_IFMT of the topmost object of that name.
         in_upper: whether that object is in the upper.
         covers: whether a lower has the name, so that removing it takes a whiteout.
@@ -32,73 +34,154 @@ class Dirent:
             anything else the topmost, if it is not in the upper.
     """
 
-    __slots__ = ("cookie", "covers", "fmt", "in_upper", "lowers", "name")
+    fmt: int
+    in_upper: bool
+    covers: bool
+    lowers: tuple[int, ...]
 
-    def __init__(
-        self, name: bytes, fmt: int, *, in_upper: bool, covers: bool, lowers: tuple[int, ...]
-    ) -> None:
-        self.name = name
-        self.cookie = 0
-        self.fmt = fmt
-        self.in_upper = in_upper
-        self.covers = covers
-        self.lowers = lowers
+
+@functools.lru_cache(maxsize=4096)
+def kind_of(fmt: int, in_upper: bool, covers: bool, lowers: tuple[int, ...] = ()) -> Kind:
+    """Return the one object for this kind."""
+    return Kind(fmt, in_upper, covers, lowers)
+
+
+class Dirent(NamedTuple):
+    """One step of a listing.
+
+    Attributes:
+        name: the name.
+        cookie: the offset behind it, > 0, unique and growing in its listing.
+        fmt: S_IFMT of what it stands for.
+    """
+
+    name: bytes
+    cookie: int
+    fmt: int
+
+
+class _Probe(bytes):
+    """A name that, when it is found among the keys of a dict, takes hold of the equal one there."""
+
+    stored: bytes
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, bytes) and bytes.__eq__(self, other):
+            self.stored = other
+            return True
+        return False
+
+    __hash__ = bytes.__hash__
 
 
 class Listing:
     """The names of one merged directory.
 
+    The order of the names is kept from the time when it is first asked for: before that no
+    cookie is known to anybody.
+
     Attributes:
-        whiteouts: names that the upper hides, and whether a lower has them to be hidden.
+        kinds: what each name stands for; changed by the methods alone.
+        whiteouts: names for which the upper has a marker, and whether a lower has them to be
+            hidden.
         is_impure: whether the upper directory is marked to hold objects with an origin.
     """
 
-    __slots__ = ("_by_name", "_next_cookie", "_order", "is_impure", "whiteouts")
+    __slots__ = ("_changed", "_cookies", "_order", "is_impure", "kinds", "whiteouts")
 
     def __init__(self) -> None:
-        self._by_name: dict[bytes, Dirent] = {}
-        self._order: list[Dirent] = []  # by cookie; removed ones stay until they are half of it
-        self._next_cookie = 1
+        self.kinds: dict[bytes, Kind] = {}
+        self._order: list[bytes] | None = None  # removed names stay until they are half of it
+        self._cookies: array[int] | None = None  # of `_order`; None: of each, its index + 1
+        self._changed: dict[bytes, int] = {}  # cookies of removed names (0) and of those back
         self.whiteouts: dict[bytes, bool] = {}
         self.is_impure = False
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self.kinds)
 
-    def get(self, name: bytes) -> Dirent | None:
-        """Return the entry of `name`, None if there is none."""
-        return self._by_name.get(name)
+    def get(self, name: bytes) -> Kind | None:
+        """Return what `name` stands for, None if there is no such name."""
+        return self.kinds.get(name)
 
-    def add(self, dirent: Dirent) -> None:
-        """Insert `dirent`, whose name is not there yet, behind all others."""
-        dirent.cookie = self._next_cookie
-        self._next_cookie += 1
-        self._by_name[dirent.name] = dirent
-        self._order.append(dirent)
+    def own(self, name: bytes) -> bytes:
+        """Return the listing's own object of `name`, or `name` if there is no such name.
+
+        What keeps a name for long keeps that one: 48 bytes less of each file that is known.
+        """
+        probe = _Probe(name)
+        return probe.stored if probe in self.kinds else name
+
+    def replace(self, name: bytes, kind: Kind) -> None:
+        """Say that `name`, which is there, now stands for something else."""
+        self.kinds[name] = kind
+
+    def add(self, name: bytes, kind: Kind) -> None:
+        """Insert `name`, which is not there yet, behind all others."""
+        self.kinds[name] = kind
+        order = self._order
+        if order is None:
+            return
+        cookie = self.last_cookie() + 1
+        if self._cookies is not None:
+            self._cookies.append(cookie)
+        order.append(name)
+        if name in self._changed:
+            self._changed[name] = cookie
 
     def remove(self, name: bytes) -> None:
-        """Remove the entry of `name`."""
-        dirent = self._by_name.pop(name)
-        dirent.cookie = -dirent.cookie
-        if len(self._order) > 2 * len(self._by_name) + 64:
-            self._order = list(self._by_name.values())
+        """Remove `name`."""
+        del self.kinds[name]
+        if self._order is not None:
+            self._changed[name] = 0
+            if len(self._order) > 2 * len(self.kinds) + 64:
+                self._compact(self._order)
+
+    def _compact(self, order: list[bytes]) -> None:
+        """Drop what was removed from the order, but not the last cookie."""
+        changed = self._changed
+        cookies = self._cookies or range(1, len(order) + 1)
+        live = [
+            (name, cookie)
+            for name, cookie in zip(order, cookies, strict=True)
+            if changed.get(name, cookie) == cookie
+        ]
+        if not live or live[-1][1] != cookies[-1]:
+            live.append((order[-1], cookies[-1]))
+        self._order = [name for name, _ in live]
+        self._cookies = array("Q", (cookie for _, cookie in live))
+        self._changed = {name: 0 for name in self._order[-1:] if name not in self.kinds}
 
     def last_cookie(self) -> int:
         """Return the offset behind which nothing was when this was asked."""
-        return self._next_cookie - 1
+        if self._order is None:
+            self._order = list(self.kinds)
+        if self._cookies is None:
+            return len(self._order)
+        return self._cookies[-1]
 
     def after(self, cookie: int) -> Iterator[Dirent]:
-        """Yield the entries behind offset `cookie`, in order.
+        """Yield the names behind offset `cookie`, in order.
 
-        Entries may be added and removed between two steps.
+        Names may be added and removed between two steps.
         """
-        order = self._order
-        at = bisect_right(order, cookie, key=lambda dirent: abs(dirent.cookie))
-        while at < len(order):
-            dirent = order[at]
+        self.last_cookie()  # there is an order from now on
+        kinds = self.kinds
+        order: list[bytes] = []
+        cookies: array[int] | None = None
+        at = 0
+        while True:
+            if order is not self._order:  # at first, and when it was made shorter
+                assert self._order is not None
+                order, cookies = self._order, self._cookies
+                at = cookie if cookies is None else bisect_right(cookies, cookie)
+            if at >= len(order):
+                return
+            name = order[at]
             at += 1
-            if dirent.cookie > 0:
-                yield dirent
+            cookie = at if cookies is None else cookies[at - 1]
+            if self._changed.get(name, cookie) == cookie:
+                yield Dirent(name, cookie, kinds[name].fmt)
 
 
 def merge(upper: LayerDir | None, lowers: tuple[LayerDir, ...]) -> Listing:
@@ -108,12 +191,14 @@ def merge(upper: LayerDir | None, lowers: tuple[LayerDir, ...]) -> Listing:
         OSError: EACCES where a layer's directory may not be listed.
     """
     listing = Listing()
+    kinds = listing.kinds
     if upper is not None:
         found = scan(upper)
         for name, fmt in found.entries:
-            listing.add(Dirent(name, fmt, in_upper=True, covers=False, lowers=()))
+            kinds[name] = kind_of(fmt, True, False)
         listing.whiteouts = dict.fromkeys(found.whiteouts, False)
         listing.is_impure = found.impure
+    whiteouts = listing.whiteouts
     hidden: set[bytes] = set()  # by whiteouts of the lowers read so far
     closed: set[bytes] = set()  # directories below which a lower has something else
     for position, lower in enumerate(lowers):
@@ -121,25 +206,25 @@ def merge(upper: LayerDir | None, lowers: tuple[LayerDir, ...]) -> Listing:
         for name, fmt in found.entries:
             if name in hidden:
                 continue
-            dirent = listing.get(name)
-            if name in listing.whiteouts:
-                listing.whiteouts[name] = True
+            kind = kinds.get(name)
+            if name in whiteouts:
+                whiteouts[name] = True
                 # `.wh.NAME` beside NAME in the upper: NAME is seen and covers, but merges nothing.
-                if dirent is not None:
-                    dirent.covers = True
-            elif dirent is None:
-                listing.add(Dirent(name, fmt, in_upper=False, covers=True, lowers=(position,)))
+                if kind is not None:
+                    kinds[name] = kind_of(kind.fmt, kind.in_upper, True, kind.lowers)
+            elif kind is None:
+                kinds[name] = kind_of(fmt, False, True, (position,))
             else:
-                _extend(dirent, fmt, position, closed)
+                kinds[name] = _extended(name, kind, fmt, position, closed)
         hidden |= found.whiteouts
     return listing
 
 
-def _extend(dirent: Dirent, fmt: int, position: int, closed: set[bytes]) -> None:
-    dirent.covers = True
-    if dirent.fmt != stat.S_IFDIR or dirent.name in closed:
-        return
-    if fmt == stat.S_IFDIR:
-        dirent.lowers += (position,)
-    else:
-        closed.add(dirent.name)
+def _extended(name: bytes, kind: Kind, fmt: int, position: int, closed: set[bytes]) -> Kind:
+    lowers = kind.lowers
+    if kind.fmt == stat.S_IFDIR and name not in closed:
+        if fmt == stat.S_IFDIR:
+            lowers = (*lowers, position)
+        else:
+            closed.add(name)
+    return kind_of(kind.fmt, kind.in_upper, True, lowers)

@@ -11,7 +11,7 @@ from unionfuse.layer.directory import LayerDir
 from unionfuse.layer.scan import is_opaque
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.union.backing import attr_of, get_attr
-from unionfuse.union.listing import Dirent, Listing, merge
+from unionfuse.union.listing import Kind, Listing, merge
 from unionfuse.union.node import DirNode, Key, Node
 from unionfuse.union.state import Entry, Union, oserror
 
@@ -38,14 +38,14 @@ def lookup(u: Union, parent: DirNode, name: bytes) -> Entry | None:
         return Entry(node, get_attr(node))
     if len(name) > NAME_MAX:
         raise oserror(errno.ENAMETOOLONG)
-    dirent = listing_of(parent).get(name)
-    if dirent is None:
+    kind = listing_of(parent).get(name)
+    if kind is None:
         return None
-    if dirent.fmt == stat.S_IFDIR:
-        return _make_directory(u, parent, dirent)
-    if dirent.in_upper:
-        return _make_upper(u, parent, dirent)
-    return _make_lower(u, parent, dirent)
+    if kind.fmt == stat.S_IFDIR:
+        return _make_directory(u, parent, name, kind)
+    if kind.in_upper:
+        return _make_upper(u, parent, name, kind)
+    return _make_lower(u, parent, name, kind)
 
 
 def existing(u: Union, parent: DirNode, name: bytes) -> Node:
@@ -64,24 +64,23 @@ def key_of(st: os.stat_result) -> Key:
     return st.st_dev, st.st_ino
 
 
-def _make_directory(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
-    name = dirent.name
+def _make_directory(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
     upper = None
     lowers: list[LayerDir] = []
     is_closed = False
-    if dirent.in_upper:
+    if kind.in_upper:
         assert parent.upper is not None, "a name in the upper has its parent there"
         upper = LayerDir(parent.upper, name)
-        is_closed = bool(dirent.lowers) and is_opaque(upper)
-    for position in dirent.lowers:
+        is_closed = bool(kind.lowers) and is_opaque(upper)
+    for position in kind.lowers:
         if is_closed:
             break
         lower = LayerDir(parent.lowers[position], name)
         lowers.append(lower)
-        is_closed = position != dirent.lowers[-1] and is_opaque(lower)
+        is_closed = position != kind.lowers[-1] and is_opaque(lower)
     # Of a merged directory the lower's number is shown, so that copy-up does not change it.
     first = lowers[0] if lowers else upper
-    assert first is not None, "a dirent is in some layer"
+    assert first is not None, "a name is in some layer"
     ino = u.inodes.number(key_of(os.fstat(first.fd())))
     node = DirNode(ino, parent, name, upper, tuple(lowers))
     u.table.add(node)
@@ -89,19 +88,22 @@ def _make_directory(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
     return Entry(node, get_attr(node))
 
 
-def _make_upper(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
-    where, name = parent.upper, dirent.name
+def _make_upper(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
+    where = parent.upper
     assert where is not None, "a name in the upper has its parent there"
     st = os.stat(name, dir_fd=where.fd(), follow_symlinks=False)
     key = key_of(st)
     node = u.table.find(key)
     if node is None:
-        node = Node(u.inodes.number(key), dirent.fmt, None, b"")
+        ino = u.inodes.number(key)
+        node = Node(ino, kind.fmt, None, b"")
         node.where, node.backing_name = where, name
         if listing_of(parent).is_impure:
             _read_origin(u, node, st)
+        has_key = st.st_nlink > 1 or node.ino != ino
         u.table.add(node)
-        u.table.set_keys(node, (key,))
+        if has_key:
+            u.table.set_keys(node, (key,))
     elif node.is_orphan:
         node.where, node.backing_name = where, name
         node.is_orphan = False
@@ -128,25 +130,26 @@ def _read_origin(u: Union, node: Node, st: os.stat_result) -> None:
             )
 
 
-def _make_lower(u: Union, parent: DirNode, dirent: Dirent) -> Entry:
-    name = dirent.name
-    where: LayerDir = parent.lowers[dirent.lowers[0]]
+def _make_lower(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
+    where: LayerDir = parent.lowers[kind.lowers[0]]
     st = os.stat(name, dir_fd=where.fd(), follow_symlinks=False)
     key = key_of(st)
-    node = u.table.find(key)
-    if node is not None:
-        node.add_place(parent, name)
-        return Entry(node, attr_of(node, st) if not node.is_upper else get_attr(node))
-    if st.st_nlink > 1 and u.index is not None:
-        found = u.index.find(where, name, st)
-        if found is not None:
-            return _make_indexed(u, parent, name, st, found)
-    node = Node(u.inodes.number(key), dirent.fmt, None, b"")
+    if st.st_nlink > 1:
+        node = u.table.find(key)
+        if node is not None:
+            node.add_place(parent, name)
+            return Entry(node, attr_of(node, st) if not node.is_upper else get_attr(node))
+        if u.index is not None:
+            found = u.index.find(where, name, st)
+            if found is not None:
+                return _make_indexed(u, parent, name, st, found)
+    node = Node(u.inodes.number(key), kind.fmt, parent, name)
     node.where, node.backing_name = where, name
-    node.nlink_delta = -u.removed_links.get(key, 0)
     u.table.add(node)
-    u.table.set_keys(node, (key,))
-    node.add_place(parent, name)
+    if st.st_nlink > 1:
+        node.nlink_delta = -u.removed_links.get(key, 0)
+        u.table.set_keys(node, (key,))
+    parent.children[name] = node
     return Entry(node, attr_of(node, st))
 
 

@@ -3,15 +3,19 @@
 A node lives while the kernel holds it (`nlookup`) or while a node below it lives; then it is
 dropped, with all that was read for it. No node holds a descriptor, except for objects whose
 last name is gone and for files with data in use, of which a bounded number is open.
+
+There may be millions, so a node is small: what few of them have is in a `Rare` beside it, and
+only objects that are found in another way than by their name are in the table of keys.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from unionfuse.layer.stack import UPPER
+from unionfuse.syscalls.memory import trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,9 +25,71 @@ if TYPE_CHECKING:
 
 ROOT_NODEID = 1
 FD_PATH, FD_READ, FD_WRITE = range(3)
+_FEW = 1024  # a table of no more nodes is left as it is when nodes go
 _SYNTHETIC_INO = 1 << 62  # inode numbers of our own start here; no filesystem goes so far
 
 Key = tuple[int, int]
+T = TypeVar("T")
+
+
+class Rare:
+    """What few nodes have: an open backing, several names, an identity of their own."""
+
+    __slots__ = (
+        "fd",
+        "fd_access",
+        "is_counted",
+        "is_orphan",
+        "keys",
+        "nlink_delta",
+        "opens",
+        "others",
+    )
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.fd_access = FD_PATH
+        self.is_orphan = False
+        self.opens = 0
+        self.others: set[tuple[DirNode, bytes]] | None = None
+        self.nlink_delta = 0
+        self.is_counted = True
+        self.keys: tuple[Key, ...] = ()
+
+    def is_needed(self) -> bool:
+        """Tell whether anything in it is not as in a new one."""
+        return (
+            self.fd >= 0
+            or self.is_orphan
+            or self.opens != 0
+            or bool(self.others)
+            or self.nlink_delta != 0
+            or not self.is_counted
+            or self.keys != ()
+        )
+
+
+class _RareField(Generic[T]):
+    """An attribute of `Rare` as one of the node: `default` for nodes that have none."""
+
+    __slots__ = ("_default", "_name")
+
+    def __init__(self, default: T) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, node: Node, owner: type) -> T:
+        rare = node.rare
+        return self._default if rare is None else cast("T", getattr(rare, self._name))
+
+    def __set__(self, node: Node, value: T) -> None:
+        if node.rare is None:
+            if value == self._default:
+                return
+            node.rare = Rare()
+        setattr(node.rare, self._name, value)
 
 
 class Node:
@@ -36,35 +102,39 @@ class Node:
         nlookup: how many lookups the kernel has not taken back yet.
         parent, name: where it is in the merged tree (one of its places, if it has several);
             `parent` is None once it has no name any more.
-        others: its other known places.
         where, backing_name: where its backing is: a directory of a layer and the name there.
+        rare: what few nodes have; None if this one has nothing of it:
+        others: its other known places.
         fd: descriptor of the backing, -1 if none is open.
         fd_access: what `fd` is good for: FD_PATH, FD_READ or FD_WRITE (which reads too).
         is_orphan: the backing has no name any more: `fd` is the only way to it.
         opens: open handles that the session counts; 0 where it does not count.
         nlink_delta: st_nlink less that of the backing.
         is_counted: whether `nlink_delta` is known, and not a guess.
-        keys: identities of the backing (st_dev, st_ino) under which it is found.
+        keys: identities of the backing (st_dev, st_ino) under which it is found, that of the
+            upper first; none for what is found by its only name, under its own number.
     """
 
     __slots__ = (
         "backing_name",
-        "fd",
-        "fd_access",
         "fmt",
         "ino",
-        "is_counted",
-        "is_orphan",
-        "keys",
         "name",
-        "nlink_delta",
         "nlookup",
         "nodeid",
-        "opens",
-        "others",
         "parent",
+        "rare",
         "where",
     )
+
+    others: _RareField[set[tuple[DirNode, bytes]] | None] = _RareField(None)
+    fd = _RareField(-1)
+    fd_access = _RareField(FD_PATH)
+    is_orphan = _RareField(False)
+    opens = _RareField(0)
+    nlink_delta = _RareField(0)
+    is_counted = _RareField(True)
+    keys: _RareField[tuple[Key, ...]] = _RareField(())
 
     def __init__(self, ino: int, fmt: int, parent: DirNode | None, name: bytes) -> None:
         self.nodeid = 0
@@ -73,16 +143,9 @@ class Node:
         self.nlookup = 0
         self.parent = parent
         self.name = name
-        self.others: set[tuple[DirNode, bytes]] | None = None
         self.where: LayerDir | None = None
         self.backing_name = b""
-        self.fd = -1
-        self.fd_access = FD_PATH
-        self.is_orphan = False
-        self.opens = 0
-        self.nlink_delta = 0
-        self.is_counted = True
-        self.keys: tuple[Key, ...] = ()
+        self.rare: Rare | None = None
 
     @property
     def is_upper(self) -> bool:
@@ -93,36 +156,41 @@ class Node:
         """Return all its known places in the merged tree."""
         if self.parent is None:
             return []
-        return [(self.parent, self.name), *(self.others or ())]
+        if self.rare is None:
+            return [(self.parent, self.name)]
+        return [(self.parent, self.name), *(self.rare.others or ())]
 
     def add_place(self, parent: DirNode, name: bytes) -> None:
         """Note one more place in the merged tree."""
         if self.parent is None:
             self.parent, self.name = parent, name
-        elif (parent, name) != (self.parent, self.name):
-            if self.others is None:
-                self.others = set()
-            self.others.add((parent, name))
+        elif name != self.name or parent is not self.parent:
+            others = self.others
+            if others is None:
+                others = self.others = set()
+            others.add((parent, name))
         parent.children[name] = self
 
     def prefer_place(self, parent: DirNode, name: bytes) -> None:
         """Make one of its known places the one where it is copied up to."""
-        if self.others is not None and (parent, name) in self.others:
+        others = self.others
+        if others is not None and (parent, name) in others:
             assert self.parent is not None
-            self.others.remove((parent, name))
-            self.others.add((self.parent, self.name))
+            others.remove((parent, name))
+            others.add((self.parent, self.name))
             self.parent, self.name = parent, name
 
     def drop_place(self, parent: DirNode, name: bytes) -> None:
         """Forget a place in the merged tree, which may be the last."""
         parent.children.pop(name, None)
-        if (parent, name) == (self.parent, self.name):
-            if self.others:
-                self.parent, self.name = self.others.pop()
+        others = self.others
+        if name == self.name and parent is self.parent:
+            if others:
+                self.parent, self.name = others.pop()
             else:
                 self.parent = None
-        elif self.others is not None:
-            self.others.discard((parent, name))
+        elif others is not None:
+            others.discard((parent, name))
 
 
 class DirNode(Node):
@@ -133,10 +201,12 @@ class DirNode(Node):
         lowers: the directories that are merged below it, topmost first.
         listing: the merged names; None until it is first looked into.
         children: the nodes below it that live, by name.
+        gives: what it gives to what is made in it: its group (None for the caller's) and its
+            default ACL; None until that is asked for, and again when it may have changed.
         is_dead: it was removed.
     """
 
-    __slots__ = ("children", "is_dead", "listing", "lowers", "upper")
+    __slots__ = ("children", "gives", "is_dead", "listing", "lowers", "upper")
 
     def __init__(
         self,
@@ -151,6 +221,7 @@ class DirNode(Node):
         self.lowers = lowers
         self.listing: Listing | None = None
         self.children: dict[bytes, Node] = {}
+        self.gives: tuple[int | None, bytes | None] | None = None
         self.is_dead = False
 
     @property
@@ -170,22 +241,28 @@ class DirNode(Node):
 
 
 class NodeTable:
-    """All nodes that live, by nodeid and by the identity of their backing."""
+    """All nodes that live, by nodeid and by the identity of their backing.
+
+    Attributes:
+        nodes: the nodes by nodeid; changed by the methods alone.
+    """
 
     def __init__(self, nodeid_is_ino: bool) -> None:
         """With `nodeid_is_ino` a node's nodeid is its inode number (pyfuse3 needs that)."""
-        self._nodes: dict[int, Node] = {}
+        self.nodes: dict[int, Node] = {}
         self._by_key: dict[Key, Node] = {}
+        self._old: dict[int, int] = {}  # nodeids that were replaced, and the nlookup of each
         self._nodeid_is_ino = nodeid_is_ino
         self._next_nodeid = ROOT_NODEID
         self._next_ino = _SYNTHETIC_INO
+        self._peak = 0  # since the table was last made smaller
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self.nodes)
 
     def get(self, nodeid: int) -> Node:
         """Return the node of `nodeid`; raise KeyError if there is none."""
-        return self._nodes[nodeid]
+        return self.nodes[nodeid]
 
     def find(self, key: Key) -> Node | None:
         """Return the living node whose backing is `key`."""
@@ -193,18 +270,40 @@ class NodeTable:
 
     def add(self, node: Node) -> None:
         """Give `node` a nodeid; the first one added is the root."""
-        if not self._nodes:
+        if not self.nodes:
             node.nodeid = ROOT_NODEID
         elif self._nodeid_is_ino:
             # Two living objects of one number are rare: nested lowers, a lower st_ino of 1.
-            if node.ino in self._nodes:
+            if node.ino in self.nodes:
                 node.ino = self._next_ino
                 self._next_ino += 1
             node.nodeid = node.ino
         else:
             node.nodeid = self._next_nodeid
         self._next_nodeid += 1
-        self._nodes[node.nodeid] = node
+        self.nodes[node.nodeid] = node
+
+    def renumber(self, node: Node) -> None:
+        """Give `node` a new nodeid; the old one means it too, until the kernel forgets it.
+
+        Not with `nodeid_is_ino`.
+        """
+        old = node.nodeid
+        replaced = sum(count for nodeid, count in self._old.items() if self.nodes[nodeid] is node)
+        self._old[old] = node.nlookup - replaced
+        node.nodeid = self._next_nodeid
+        self._next_nodeid += 1
+        self.nodes[node.nodeid] = node
+
+    def is_old(self, nodeid: int) -> bool:
+        """Tell whether a nodeid was replaced by another."""
+        return nodeid in self._old
+
+    def forget_old(self, nodeid: int, count: int) -> None:
+        """Take back `count` lookups of a nodeid that was replaced."""
+        self._old[nodeid] -= count
+        if self._old[nodeid] <= 0:
+            del self._old[nodeid], self.nodes[nodeid]
 
     def set_keys(self, node: Node, keys: Iterable[Key]) -> None:
         """Make `node` the one that is found under `keys`, and no others."""
@@ -220,17 +319,18 @@ class NodeTable:
         while at is not None and at.nlookup <= 0 and at.nodeid != ROOT_NODEID:
             if isinstance(at, DirNode) and at.children:
                 return
-            if at.nodeid not in self._nodes:
+            if at.nodeid not in self.nodes:
                 return
             at = self._drop(at)
 
     def _drop(self, node: Node) -> DirNode | None:
         """Drop `node`; return the parent that it no longer holds."""
-        del self._nodes[node.nodeid]
-        self._drop_keys(node)
-        if node.fd >= 0:
-            os.close(node.fd)
-            node.fd = -1
+        self._remove(node)
+        if node.rare is not None:
+            self._drop_keys(node)
+            if node.fd >= 0:
+                os.close(node.fd)
+                node.fd = -1
         if isinstance(node, DirNode):
             for directory in (node.upper, *node.lowers):
                 if directory is not None:
@@ -238,9 +338,23 @@ class NodeTable:
         places = node.places()
         for parent, name in places:
             parent.children.pop(name, None)
+            if not parent.children:
+                parent.children.clear()  # a dict keeps its room otherwise
         for parent, _ in places[1:]:
             self.forget(parent, 0)
         return places[0][0] if places else None
+
+    def _remove(self, node: Node) -> None:
+        """Take `node` out of the table, which gives room back when few are left of many."""
+        nodes = self.nodes
+        if len(nodes) > self._peak:
+            self._peak = len(nodes)
+        del nodes[node.nodeid]
+        if self._peak > _FEW and len(nodes) < self._peak // 4:
+            self.nodes = dict(nodes)
+            self._by_key = dict(self._by_key)
+            self._peak = len(nodes)
+            trim()
 
     def _drop_keys(self, node: Node) -> None:
         for key in node.keys:
@@ -250,7 +364,7 @@ class NodeTable:
 
     def close(self) -> None:
         """Close every descriptor that nodes hold."""
-        for node in self._nodes.values():
+        for node in self.nodes.values():
             if node.fd >= 0:
                 os.close(node.fd)
                 node.fd = -1

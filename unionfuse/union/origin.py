@@ -47,10 +47,13 @@ class InodeNumbers:
         self._index: dict[int, int] = {}
         for device in devices:
             self._index.setdefault(device, len(self._index))
+        self._first = devices[0] if devices else None
 
     def number(self, key: Key) -> int:
         """Return the st_ino to show for inode `key` (st_dev, st_ino)."""
         device, ino = key
+        if device == self._first:
+            return ino
         index = self._index.setdefault(device, len(self._index))
         return ino | (index << self._SHIFT)
 

@@ -27,25 +27,25 @@ def unlink(u: Union, parent: DirNode, name: bytes) -> None:
         OSError: EROFS, ENOENT, EISDIR, ENOSPC.
     """
     upper = u.writable()
-    dirent = listing_of(parent).get(name)
-    if dirent is None:
+    kind = listing_of(parent).get(name)
+    if kind is None:
         raise oserror(errno.ENOENT)
-    if dirent.fmt == stat.S_IFDIR:
+    if kind.fmt == stat.S_IFDIR:
         raise oserror(errno.EISDIR)
     node = existing(u, parent, name)
     require_upper(u, parent)
     assert parent.upper is not None
     dir_fd = parent.upper.fd()
-    if dirent.in_upper:
+    if kind.in_upper:
         leave_name(u, node, parent, name)
-        if dirent.covers:
+        if kind.covers:
             upper.replace_by_whiteout(dir_fd, name, is_dir=False)
         else:
             os.unlink(name, dir_fd=dir_fd)
     else:
         upper.whiteout(dir_fd, name)
-    remove_dirent(parent, name, leaves_whiteout=dirent.covers)
-    name_gone(u, node, parent, name, was_in_upper=dirent.in_upper)
+    remove_name(parent, name, leaves_whiteout=kind.covers)
+    name_gone(u, node, parent, name, was_in_upper=kind.in_upper)
     forget(u, node, 0)
 
 
@@ -56,8 +56,8 @@ def rmdir(u: Union, parent: DirNode, name: bytes) -> None:
         OSError: EROFS, ENOENT, ENOTDIR, ENOTEMPTY, ENOSPC.
     """
     upper = u.writable()
-    dirent = listing_of(parent).get(name)
-    if dirent is None:
+    kind = listing_of(parent).get(name)
+    if kind is None:
         raise oserror(errno.ENOENT)
     node = existing(u, parent, name)
     if not isinstance(node, DirNode):
@@ -68,13 +68,13 @@ def rmdir(u: Union, parent: DirNode, name: bytes) -> None:
     assert parent.upper is not None
     dir_fd = parent.upper.fd()
     with directory_held(node):
-        if not dirent.in_upper:
+        if not kind.in_upper:
             upper.whiteout(dir_fd, name)
-        elif dirent.covers:
+        elif kind.covers:
             upper.replace_by_whiteout(dir_fd, name, is_dir=True)
         else:
             upper.remove_directory(dir_fd, name)
-    remove_dirent(parent, name, leaves_whiteout=dirent.covers)
+    remove_name(parent, name, leaves_whiteout=kind.covers)
     directory_gone(u, node, parent, name)
 
 
@@ -83,8 +83,8 @@ def leave_name(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
     if node.where is not parent.upper or node.backing_name != name:
         return
     for other, other_name in node.places():
-        dirent = None if other.listing is None else other.listing.get(other_name)
-        if dirent is None or not dirent.in_upper or (other, other_name) == (parent, name):
+        kind = None if other.listing is None else other.listing.get(other_name)
+        if kind is None or not kind.in_upper or (other, other_name) == (parent, name):
             continue
         node.where, node.backing_name = other.upper, other_name
         return
@@ -94,9 +94,12 @@ def leave_name(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
 def name_gone(u: Union, node: Node, parent: DirNode, name: bytes, *, was_in_upper: bool) -> None:
     """Note that `name` no longer leads to `node`, and keep its link count."""
     node.drop_place(parent, name)
+    if was_in_upper and node.is_orphan:  # most are: there is nothing else to keep
+        return
     if not was_in_upper:
         node.nlink_delta -= 1  # the backing has its link still
-        if not node.is_upper and backing_stat(node).st_nlink + node.nlink_delta > 0:
+        has_keys = bool(node.keys)  # it has, or had, more names in its lower
+        if has_keys and not node.is_upper and backing_stat(node).st_nlink + node.nlink_delta > 0:
             u.removed_links[node.keys[0]] = -node.nlink_delta
     if u.index is None or node.is_orphan or not u.index.holds(node.where):
         return
@@ -136,7 +139,7 @@ def directory_gone(u: Union, node: DirNode, parent: DirNode, name: bytes) -> Non
     forget(u, node, 0)
 
 
-def remove_dirent(parent: DirNode, name: bytes, *, leaves_whiteout: bool) -> None:
+def remove_name(parent: DirNode, name: bytes, *, leaves_whiteout: bool) -> None:
     """Take `name` out of the merged listing."""
     listing = listing_of(parent)
     listing.remove(name)

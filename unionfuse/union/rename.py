@@ -19,11 +19,12 @@ from unionfuse.syscalls.rename import (
 from unionfuse.union.backing import forget
 from unionfuse.union.copy_up import (
     copy_metadata,
+    has_origin,
     mark_impure,
     require_upper,
     require_upper_name,
 )
-from unionfuse.union.listing import Dirent
+from unionfuse.union.listing import Kind, kind_of
 from unionfuse.union.lookup import NAME_MAX, existing, listing_of
 from unionfuse.union.node import DirNode, Node
 from unionfuse.union.remove import (
@@ -31,30 +32,30 @@ from unionfuse.union.remove import (
     directory_held,
     leave_name,
     name_gone,
-    remove_dirent,
+    remove_name,
 )
 from unionfuse.union.state import Union, oserror
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _End:
-    """One end of a rename: a name in a directory, and what is there."""
+    """One end of a rename: a name in a directory, and what is there at first."""
 
     parent: DirNode
     name: bytes
-    dirent: Dirent | None
+    kind: Kind | None
     node: Node | None
 
     @classmethod
     def look(cls, u: Union, parent: DirNode, name: bytes) -> _End:
-        dirent = listing_of(parent).get(name)
-        return cls(parent, name, dirent, None if dirent is None else existing(u, parent, name))
+        kind = listing_of(parent).get(name)
+        return cls(parent, name, kind, None if kind is None else existing(u, parent, name))
 
     @property
     def covers(self) -> bool:
         """Whether a lower has the name."""
-        if self.dirent is not None:
-            return self.dirent.covers
+        if self.kind is not None:
+            return self.kind.covers
         return listing_of(self.parent).whiteouts.get(self.name, False)
 
     def fd(self) -> int:
@@ -115,7 +116,7 @@ def _check_replaceable(node: Node, target: Node | None) -> None:
 
 
 def _exchange(u: Union, old: _End, new: _End) -> None:
-    if old.node is None or new.node is None or old.dirent is None or new.dirent is None:
+    if old.node is None or new.node is None or old.kind is None or new.kind is None:
         raise oserror(errno.ENOENT)
     if old.node is new.node:
         return
@@ -130,8 +131,8 @@ def _exchange(u: Union, old: _End, new: _End) -> None:
     _keep_origin(u, old.node, new.parent)
     _keep_origin(u, new.node, old.parent)
     renameat2(old.fd(), old.name, new.fd(), new.name, RENAME_EXCHANGE)
-    old.dirent.fmt, new.dirent.fmt = new.dirent.fmt, old.dirent.fmt
-    old.dirent.lowers = new.dirent.lowers = ()
+    listing_of(old.parent).replace(old.name, kind_of(new.kind.fmt, True, old.kind.covers))
+    listing_of(new.parent).replace(new.name, kind_of(old.kind.fmt, True, new.kind.covers))
     # First both places are given up, then both are taken: each node is at one of them.
     old.node.drop_place(old.parent, old.name)
     new.node.drop_place(new.parent, new.name)
@@ -141,13 +142,13 @@ def _exchange(u: Union, old: _End, new: _End) -> None:
 
 def _move(u: Union, old: _End, new: _End) -> None:
     assert old.node is not None
-    assert old.dirent is not None
+    assert old.kind is not None
     require_upper_name(u, old.node, old.parent, old.name)
     require_upper(u, new.parent)
     new_covers = new.covers
     _hide_below(u, old, new_covers)
     _keep_origin(u, old.node, new.parent)
-    target_in_upper = new.dirent is not None and new.dirent.in_upper
+    target_in_upper = new.kind is not None and new.kind.in_upper
     if isinstance(new.node, DirNode):
         if target_in_upper:
             _empty_on_disk(u, new.node, new)
@@ -157,13 +158,13 @@ def _move(u: Union, old: _End, new: _End) -> None:
         if new.node is not None and target_in_upper:
             leave_name(u, new.node, new.parent, new.name)
         _rename_on_disk(u, old, new)
-    remove_dirent(old.parent, old.name, leaves_whiteout=old.dirent.covers)
+    remove_name(old.parent, old.name, leaves_whiteout=old.kind.covers)
     new_listing = listing_of(new.parent)
-    if new.dirent is not None:
-        remove_dirent(new.parent, new.name, leaves_whiteout=False)
+    if new.kind is not None:
+        remove_name(new.parent, new.name, leaves_whiteout=False)
     new_listing.whiteouts.pop(new.name, None)
     fmt = old.node.fmt
-    new_listing.add(Dirent(new.name, fmt, in_upper=True, covers=new_covers, lowers=()))
+    new_listing.add(new.name, kind_of(fmt, True, new_covers))
     if isinstance(new.node, DirNode):
         directory_gone(u, new.node, new.parent, new.name)
     elif new.node is not None:
@@ -180,7 +181,7 @@ def _hide_below(u: Union, end: _End, covers: bool) -> None:
 
 def _keep_origin(u: Union, node: Node, parent: DirNode) -> None:
     """Mark where an object with an origin is going to be, before it is there."""
-    if not isinstance(node, DirNode) and node.ino != u.inodes.number(node.keys[0]):
+    if has_origin(u, node):
         mark_impure(u, parent)
 
 
@@ -206,6 +207,7 @@ def _empty_on_disk(u: Union, node: DirNode, end: _End) -> None:
             upper.set_opaque(upper.work_fd, temp)
         elif end.covers:  # a mark inside would be in the way
             upper.whiteout_file(end.fd(), end.name)
+            listing_of(end.parent).whiteouts[end.name] = True
         renameat2(upper.work_fd, temp, end.fd(), end.name, RENAME_EXCHANGE)
     except BaseException:
         os.rmdir(temp, dir_fd=upper.work_fd)
@@ -218,12 +220,13 @@ def _empty_on_disk(u: Union, node: DirNode, end: _End) -> None:
 
 def _rename_on_disk(u: Union, old: _End, new: _End) -> None:
     upper = u.writable()
-    assert old.dirent is not None
+    assert old.kind is not None
     assert old.node is not None
     is_dir = old.node.fmt == stat.S_IFDIR
-    over_whiteout = new.dirent is None and exists(new.fd(), new.name)
+    may_be_marked = new.name in listing_of(new.parent).whiteouts
+    over_whiteout = new.kind is None and may_be_marked and exists(new.fd(), new.name)
     args = (old.fd(), old.name, new.fd(), new.name)
-    leaves_whiteout = old.dirent.covers
+    leaves_whiteout = old.kind.covers
     if leaves_whiteout and not upper.format.char_whiteouts:
         upper.whiteout(old.fd(), old.name)  # says nothing while the name is beside it
         leaves_whiteout = False
@@ -234,8 +237,9 @@ def _rename_on_disk(u: Union, old: _End, new: _End) -> None:
         renameat2(*args, RENAME_EXCHANGE)
         upper.drop_whiteout(old.fd(), old.name)
     else:
-        renameat2(*args, 0)
-    upper.drop_whiteout_file(new.fd(), new.name)
+        os.rename(old.name, new.name, src_dir_fd=args[0], dst_dir_fd=args[2])
+    if may_be_marked:
+        upper.drop_whiteout_file(new.fd(), new.name)
 
 
 def _arrive(node: Node | None, old: _End, new: _End) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from unionfuse.syscalls import xattr
 from unionfuse.union import acl
-from unionfuse.union.backing import backing_path, backing_stat
+from unionfuse.union.backing import backing_at, backing_stat, backing_target
 from unionfuse.union.copy_up import require_upper
+from unionfuse.union.node import DirNode
 from unionfuse.union.state import Union, oserror
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ def get_xattr(u: Union, node: Node, name: bytes) -> bytes:
     stored = u.xattr_names.stored(name)
     if stored is None:
         raise oserror(errno.ENODATA)
-    return xattr.get(backing_path(node), stored)
+    return xattr.get(backing_target(node), stored)
 
 
 def list_xattrs(u: Union, node: Node) -> list[bytes]:
     """Return the names of all attributes that are not the union's own."""
-    shown = (u.xattr_names.shown(name) for name in xattr.names(backing_path(node)))
+    shown = (u.xattr_names.shown(name) for name in xattr.names(backing_target(node)))
     return [name for name in shown if name is not None]
 
 
@@ -57,12 +58,14 @@ def set_xattr(
     if stored is None:
         raise oserror(errno.EPERM)
     require_upper(u, node)
-    path = backing_path(node)
-    xattr.set_(path, stored, value, flags)
+    if isinstance(node, DirNode):
+        node.gives = None
+    xattr.set_(backing_target(node), stored, value, flags)
     if name == acl.ACCESS and kill_sgid:
         mode = backing_stat(node).st_mode
         if mode & stat.S_ISGID:
-            os.chmod(path, stat.S_IMODE(mode & ~stat.S_ISGID))
+            path, dir_fd, _ = backing_at(node)
+            os.chmod(path, stat.S_IMODE(mode & ~stat.S_ISGID), dir_fd=dir_fd)
 
 
 def remove_xattr(u: Union, node: Node, name: bytes) -> None:
@@ -77,6 +80,8 @@ def remove_xattr(u: Union, node: Node, name: bytes) -> None:
         raise oserror(errno.ENODATA)
     u.writable()
     if not node.is_upper:
-        xattr.get(backing_path(node), stored)
+        xattr.get(backing_target(node), stored)
     require_upper(u, node)
-    xattr.remove(backing_path(node), stored)
+    if isinstance(node, DirNode):
+        node.gives = None
+    xattr.remove(backing_target(node), stored)

@@ -127,3 +127,56 @@ def test_the_best_form_is_found_out(workdir: Workdir) -> None:
     wanted = CHAR_TRUSTED if os.geteuid() == 0 else CHAR_USER
     assert UpperFormat.probe(workdir) == wanted
     assert os.listdir(f"/proc/self/fd/{workdir.work_fd}") == []
+
+
+@pytest.fixture
+def devices(workdir: Workdir) -> Upper:
+    return Upper(workdir, CHAR_USER)
+
+
+def inodes(root: LayerDir, *names: str) -> set[int]:
+    return {os.stat(name, dir_fd=root.fd()).st_ino for name in names}
+
+
+def test_whiteouts_are_links_of_one_inode(devices: Upper, root: LayerDir) -> None:
+    os.mkdir("dir", dir_fd=root.fd())
+    os.mknod("file", dir_fd=root.fd())
+    devices.whiteout(root.fd(), b"gone")
+    devices.replace_by_whiteout(root.fd(), b"file", is_dir=False)
+    devices.replace_by_whiteout(root.fd(), b"dir", is_dir=True)
+    assert len(inodes(root, "gone", "file", "dir")) == 1
+
+
+def test_an_inode_of_whiteouts_is_followed_by_another(
+    devices: Upper, root: LayerDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unionfuse.layer.upper._WHITEOUT_LINKS", 3)
+    gone = [f"gone-{number}" for number in range(7)]
+    for name in gone:
+        devices.whiteout(root.fd(), os.fsencode(name))
+    assert len(inodes(root, *gone)) == 3
+    assert scan(root).whiteouts == {os.fsencode(name) for name in gone}
+
+
+def test_a_whiteout_is_made_when_the_one_to_link_is_gone(
+    devices: Upper, root: LayerDir, tmp_path: Path
+) -> None:
+    devices.whiteout(root.fd(), b"gone-1")
+    (tmp_path / "work/whiteout").unlink()
+    devices.whiteout(root.fd(), b"gone-2")
+    devices.whiteout(root.fd(), b"gone-3")
+    assert scan(root).whiteouts == {b"gone-1", b"gone-2", b"gone-3"}
+
+
+def test_a_whiteout_of_an_earlier_mount_is_not_used(
+    devices: Upper, root: LayerDir, tmp_path: Path
+) -> None:
+    (tmp_path / "work/whiteout").write_text("no whiteout")
+    devices.whiteout(root.fd(), b"gone")
+    assert scan(root).whiteouts == {b"gone"}
+
+
+def test_a_whiteout_takes_no_name_that_is_there(devices: Upper, root: LayerDir) -> None:
+    os.mknod("file", dir_fd=root.fd())
+    with pytest.raises(FileExistsError):
+        devices.whiteout(root.fd(), b"file")

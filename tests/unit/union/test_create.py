@@ -224,3 +224,42 @@ def test_nothing_is_made_in_a_removed_directory(union: Stand) -> None:
     with pytest.raises(FileNotFoundError):
         union.d.fs.mkdir(held, b"new", 0o755, union.d.caller)
     union.d.fs.forget(held, 1)
+
+
+@pytest.mark.root
+def test_a_directory_gives_the_group_that_it_has_by_now(union: Stand) -> None:
+    union.d.mkdir(b"dir")
+    assert union.d.create(b"dir/own").st.st_gid == OWN[1]
+    union.d.chown(b"dir", OWN[0], 1234)
+    union.d.chmod(b"dir", 0o2755)
+    assert union.d.create(b"dir/given").st.st_gid == 1234
+    union.d.chown(b"dir", OWN[0], 4321)
+    union.d.chmod(b"dir", 0o2755)
+    assert union.d.create(b"dir/other").st.st_gid == 4321
+    union.d.chmod(b"dir", 0o755)
+    assert union.d.create(b"dir/own-again").st.st_gid == OWN[1]
+
+
+def test_a_directory_gives_the_acl_that_it_has_by_now(union: Stand) -> None:
+    union.d.mkdir(b"dir")
+    union.d.caller = Caller(*OWN, 0o077)
+    assert stat.S_IMODE(union.d.create(b"dir/before", mode=0o666).st.st_mode) == 0o600
+    union.d.setxattr(b"dir", DEFAULT, ACLS[1])
+    union.d.create(b"dir/with")
+    assert ACCESS in union.d.xattrs(b"dir/with")
+    union.d.removexattr(b"dir", DEFAULT)
+    assert stat.S_IMODE(union.d.create(b"dir/after", mode=0o666).st.st_mode) == 0o600
+
+
+@pytest.mark.parametrize("over_whiteout", [False, True])
+def test_a_new_directory_is_empty_and_can_be_filled(union: Stand, over_whiteout: bool) -> None:
+    if over_whiteout:
+        (union.bottom / "new").mkdir()
+        (union.bottom / "new/hidden").touch()
+        union.d.unlink(b"new/hidden")
+        union.d.rmdir(b"new")
+    union.d.mkdir(b"new")
+    assert union.d.listdir(b"new") == []
+    union.d.create(b"new/file")
+    union.remount()
+    assert union.d.listdir(b"new") == [b"file"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unionfuse.union.fs import ROOT_NODEID
-from unionfuse.union.listing import Dirent, Listing
+from unionfuse.union.listing import Listing, kind_of
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Stand
@@ -158,7 +158,7 @@ def test_a_name_that_comes_is_behind_all_others(union: Stand) -> None:
 def test_every_name_that_stays_is_read_once_while_all_others_go() -> None:
     listing = Listing()
     for number in range(1000):
-        listing.add(Dirent(b"%d" % number, 0o100000, in_upper=True, covers=False, lowers=()))
+        listing.add(b"%d" % number, kind_of(0o100000, True, False))
     seen = []
     for dirent in listing.after(0):
         seen.append(dirent.name)
@@ -173,7 +173,7 @@ def test_a_hundred_thousand_names_are_listed_and_removed_in_seconds() -> None:
     started = time.monotonic()
     listing = Listing()
     for number in range(100_000):
-        listing.add(Dirent(b"%d" % number, 0o100000, in_upper=True, covers=False, lowers=()))
+        listing.add(b"%d" % number, kind_of(0o100000, True, False))
     cookie = 0
     while chunk := [d for d, _ in zip(listing.after(cookie), range(1000), strict=False)]:
         cookie = chunk[-1].cookie
@@ -181,3 +181,75 @@ def test_a_hundred_thousand_names_are_listed_and_removed_in_seconds() -> None:
             listing.remove(dirent.name)
     assert len(listing) == 0
     assert time.monotonic() - started < 10
+
+
+def filled(*names: bytes) -> Listing:
+    listing = Listing()
+    for name in names:
+        listing.add(name, kind_of(0o100000, True, False))
+    return listing
+
+
+def names_of(listing: Listing, cookie: int = 0) -> list[bytes]:
+    return [dirent.name for dirent in listing.after(cookie)]
+
+
+NUMBERS = [b"%d" % number for number in range(1000)]
+
+
+def test_cookies_stay_good_when_most_names_have_gone() -> None:
+    listing = filled(*NUMBERS)
+    cookies = {dirent.name: dirent.cookie for dirent in listing.after(0)}
+    for name in NUMBERS[:990]:
+        listing.remove(name)
+    for position, name in enumerate(NUMBERS[990:], 990):
+        assert names_of(listing, cookies[name]) == NUMBERS[position + 1 :]
+    assert names_of(listing, cookies[b"500"]) == NUMBERS[990:]
+    assert {d.name: d.cookie for d in listing.after(0)}.items() <= cookies.items()
+
+
+def test_no_cookie_is_given_out_again_when_the_last_names_have_gone() -> None:
+    listing = filled(*NUMBERS)
+    last = listing.last_cookie()
+    for name in NUMBERS:
+        listing.remove(name)
+    assert listing.last_cookie() == last
+    listing.add(b"new", kind_of(0o100000, True, False))
+    assert [dirent.cookie for dirent in listing.after(last)] == [last + 1]
+
+
+@pytest.mark.parametrize("n_removed", [1, 990])
+def test_a_name_that_comes_back_is_listed_once_and_last(n_removed: int) -> None:
+    listing = filled(*NUMBERS)
+    listing.last_cookie()
+    for name in NUMBERS[:n_removed]:
+        listing.remove(name)
+    listing.add(b"0", kind_of(0o100000, True, False))
+    assert names_of(listing) == [*NUMBERS[n_removed:], b"0"]
+
+
+def test_a_listing_goes_on_where_it_was_when_names_before_it_go() -> None:
+    listing = filled(*NUMBERS)
+    seen = []
+    for dirent in listing.after(0):
+        seen.append(dirent.name)
+        if dirent.name == b"900":
+            for name in NUMBERS[:900]:
+                listing.remove(name)
+    assert seen == NUMBERS
+
+
+def test_names_that_come_and_go_leave_nothing_behind() -> None:
+    listing = filled(b"stays")
+    listing.last_cookie()
+    for name in NUMBERS * 10:
+        listing.add(name, kind_of(0o100000, True, False))
+        listing.remove(name)
+    assert listing._order is not None
+    assert len(listing._order) < 100
+    assert len(listing._changed) < 100
+    assert names_of(listing) == [b"stays"]
+
+
+def test_names_of_a_kind_share_one_object() -> None:
+    assert kind_of(0o100000, False, True, (3,)) is kind_of(0o100000, False, True, (3,))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from unionfuse.union.fs import ROOT_NODEID
-from unionfuse.union.node import DirNode, Node, NodeTable
+from unionfuse.union.node import DirNode, Node, NodeTable, Rare
 from unionfuse.union.state import Options
 
 if TYPE_CHECKING:
@@ -141,3 +142,83 @@ def test_few_descriptors_are_open_however_many_files_are_known(plain: Stand) -> 
     for number in range(50):
         assert plain.d.read(b"%d" % number) == b"data"
     assert len(os.listdir("/proc/self/fd")) <= before + 4
+
+
+def test_a_file_that_is_only_known_has_nothing_rare(plain: Stand) -> None:
+    plain.options = Options(sync=False, max_backing_fds=1)
+    for name in ("one", "two"):
+        (plain.bottom / name).write_text("data")
+    one, two = plain.d.hold(b"one"), plain.d.hold(b"two")
+    fs = plain.d.fs
+    assert fs.node(one).rare is None
+    fs.data_fd(one)
+    assert fs.node(one).rare is not None
+    fs.data_fd(two)  # takes the descriptor of the other away
+    assert fs.node(one).rare is None
+    for nodeid in (one, two):
+        fs.forget(nodeid, 1)
+
+
+def test_what_is_not_rare_is_as_in_a_rare_that_nobody_changed() -> None:
+    node, rare = Node(50, 0, None, b""), Rare()
+    for name in Rare.__slots__:
+        assert getattr(node, name) == getattr(rare, name), name
+        setattr(node, name, getattr(rare, name))
+    assert node.rare is None
+    assert not rare.is_needed()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fd", 5),
+        ("is_orphan", True),
+        ("opens", 1),
+        ("others", {(None, b"name")}),
+        ("nlink_delta", -1),
+        ("is_counted", False),
+        ("keys", ((1, 2),)),
+    ],
+)
+def test_whatever_is_not_as_at_first_is_needed(name: str, value: object) -> None:
+    rare = Rare()
+    setattr(rare, name, value)
+    assert rare.is_needed()
+
+
+def test_the_table_gives_room_back() -> None:
+    table = NodeTable(nodeid_is_ino=False)
+    root = DirNode(7, None, b"", None, ())
+    table.add(root)
+    nodes = [Node(number, 0, None, b"") for number in range(50, 20_050)]
+    for node in nodes:
+        table.add(node)
+        node.add_place(root, b"%d" % node.ino)
+    most, most_of_root = sys.getsizeof(table.nodes), sys.getsizeof(root.children)
+    for node in nodes:
+        table.forget(node, 0)
+    assert len(table) == 1
+    assert sys.getsizeof(table.nodes) < most / 4
+    assert sys.getsizeof(root.children) < most_of_root / 100
+
+
+def test_a_file_that_gets_a_second_name_is_found_by_both(union: Stand) -> None:
+    union.d.create(b"one")
+    one = union.d.hold(b"one")
+    union.d.link(b"one", b"two")
+    assert union.d.hold(b"two") == one
+    union.d.unlink(b"one")
+    assert union.d.hold(b"two") == one
+    union.d.fs.forget(one, 3)
+    assert len(union.d.fs.union.table) == 1
+
+
+def test_names_of_a_link_that_were_not_looked_up_lead_to_its_node(union: Stand) -> None:
+    union.d.create(b"one")
+    union.d.link(b"one", b"two")
+    union.remount()
+    one = union.d.hold(b"one")
+    union.d.unlink(b"one")
+    assert union.d.hold(b"two") == one
+    assert union.d.fs.getattr(one).nlink == 1
+    union.d.fs.forget(one, 2)
