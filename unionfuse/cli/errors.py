@@ -12,6 +12,8 @@ from unionfuse.fuse.errors import MountError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+INTERRUPTED = 130
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ def printable(text: str) -> str:
 
 
 def reports_failures(command: Callable[P, T]) -> Callable[P, T]:
-    """Make a command print a `MountError` or `OSError` as one line."""
+    """Make a command print a `MountError` or `OSError` as one line; an interrupt is code 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -43,5 +45,7 @@ def reports_failures(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except (MountError, OSError) as err:
             raise Failure(str(err)) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
     return run

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import click
 
 from unionfuse.cli.errors import printable, reports_failures
-from unionfuse.fuse import table
 
 EPILOG = """\b
 Examples:
@@ -22,8 +18,13 @@ Examples:
 @reports_failures
 def ls(as_json: bool) -> None:
     """List the unionfuse mounts of this machine."""
+    from unionfuse.fuse import table
+
     records = table.mounted()
     if as_json:
+        import json
+        from dataclasses import asdict
+
         click.echo(json.dumps([asdict(record) for record in records], indent=2))
         return
     for record in records:

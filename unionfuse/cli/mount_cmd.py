@@ -7,9 +7,7 @@ import os
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.fuse import daemon
-from unionfuse.fuse.options import MountPlan, parse_options, split_layers
-from unionfuse.fuse.plan import make_plan
+from unionfuse.fuse.options import DEFAULT_POLL_US, MountPlan, parse_options, split_layers
 
 EPILOG = r"""\b
 Examples:
@@ -25,6 +23,7 @@ Mount options (-o, comma-separated, repeatable):
   allow_other    other users may use the mount (default for root)
   volatile       never wait for the disk; after a power failure the upper may be damaged
   fsync=0|1      0 is the same as volatile
+  writeback=0|1  0: the kernel sends each write at once (kernel session, cached data)
   timeout=SEC    how long the kernel may keep names and attributes (default: for ever)
   fsname=NAME    the source that the mount table shows
 """
@@ -49,6 +48,20 @@ Mount options (-o, comma-separated, repeatable):
     show_default=True,
     help="What speaks to the kernel.",
 )
+@click.option(
+    "--io",
+    type=click.Choice(["auto", "cached", "passthrough"]),
+    default="auto",
+    show_default=True,
+    help="How file data goes: through the kernel's cache of this mount, or past this program.",
+)
+@click.option(
+    "--poll-us",
+    type=click.IntRange(0, 10_000),
+    default=DEFAULT_POLL_US,
+    show_default=True,
+    help="Look for the next request so many microseconds before going to sleep; 0: never.",
+)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option("-d", "--debug", is_flag=True, help="Log more; implies -f unless --log is given.")
 @click.option("--log", metavar="FILE", help="Log to FILE.  [default: the system's log]")
@@ -60,6 +73,8 @@ def mount(  # noqa: PLR0913 - one parameter an option
     options: tuple[str, ...],
     read_only: bool,
     session: str,
+    io: str,
+    poll_us: int,
     foreground: bool,
     debug: bool,
     log: str | None,
@@ -73,6 +88,9 @@ def mount(  # noqa: PLR0913 - one parameter an option
     if len(paths) != wanted:
         usage = "--read-only LOWER[:LOWER...] MNT" if read_only else "LOWER[:LOWER...] UPPER MNT"
         raise click.UsageError(f"expected {usage}")
+    from unionfuse.fuse import daemon
+    from unionfuse.fuse.plan import make_plan
+
     daemon.start(
         make_plan(
             MountPlan(
@@ -81,6 +99,8 @@ def mount(  # noqa: PLR0913 - one parameter an option
                 workdir=None if workdir is None else os.fsencode(workdir),
                 mountpoint=os.fsencode(paths[-1]),
                 session=session,
+                io=io,
+                poll_us=poll_us,
                 options=parse_options(options),
                 debug=debug,
                 foreground=foreground or (debug and log is None),

@@ -7,7 +7,6 @@ import os
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.fuse.unmounting import unmount_and_wait
 
 EPILOG = """\b
 Examples:
@@ -25,4 +24,6 @@ def umount(mountpoint: str, lazy: bool) -> None:
 
     Works for root, in the user namespace of the mount, and for the user who mounted it.
     """
+    from unionfuse.fuse.unmounting import unmount_and_wait
+
     unmount_and_wait(os.fsencode(mountpoint), lazy=lazy)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-import trio
-
 from unionfuse.union.fs import CopyUpNeeded, UnionFs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import trio
 
     from unionfuse.union.node import Node
 
@@ -47,6 +47,8 @@ class CopyUps:
                 await running.wait()
 
     async def _copy_up(self, node: Node) -> None:
+        import trio
+
         done = self._running[node] = trio.Event()
         try:
             copy = self._fs.begin_copy_up(node)

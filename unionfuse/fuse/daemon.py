@@ -7,47 +7,27 @@ import errno
 import logging
 import os
 import resource
-import signal
-import subprocess
 import sys
-from logging.handlers import SysLogHandler
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from unionfuse.fuse import mounting, table
+from unionfuse.fuse import logs, mounting, serving, table
 from unionfuse.fuse.errors import MountError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from unionfuse.fuse.options import MountPlan
+    from unionfuse.fuse.serving import Session
     from unionfuse.union.fs import UnionFs
 
 log = logging.getLogger(__name__)
 
-_SYSLOG = "/dev/log"
-_WRITE_BACK_SECONDS = 30
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# What `auto` stands for where the kernel is new enough for the kernel session.
+_AUTO = "pyfuse3"
+_KERNEL_SESSION_SINCE = (5, 4)  # FUSE 7.31
 _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
-
-
-class Session(Protocol):
-    """What answers the requests of one connection."""
-
-    name: str
-
-    async def serve(self) -> None:
-        """Answer requests until the filesystem is unmounted or `stop` is called."""
-
-    def stop(self) -> None:
-        """Make `serve` return."""
-
-    def close(self) -> None:
-        """Close the connection."""
-
-    def statistics(self) -> str:
-        """Return figures about the session, in one line."""
 
 
 def start(plan: MountPlan) -> None:
@@ -110,6 +90,7 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
 
     try:
         _run(plan, on_ready)
+        tell(b"the kernel has ended the connection before anything was asked")
     except MountError as err:
         tell(os.fsencode(str(err)))
         return 1
@@ -132,44 +113,71 @@ def _close_inherited(kept: int) -> None:
 
 
 def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
-    # Imported here: arguments are parsed and refused without the weight of trio and pyfuse3.
-    import trio
-
+    # Imported here: arguments are parsed and refused without the weight of the union.
+    from unionfuse.fuse.kernel.init import PASSTHROUGH, choose_io
     from unionfuse.layer.workdir import WorkdirError
     from unionfuse.union.fs import UnionFs
     from unionfuse.union.state import Options
 
-    _configure_logging(plan)
+    logs.configure(plan)
+    plan = replace(plan, session=_choose_session(plan))
+    if plan.session == "kernel":
+        plan = replace(plan, io=choose_io(plan.io))
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
     options = Options(
         sync=not plan.options.volatile,
-        nodeid_is_ino=plan.session != "kernel",
+        nodeid_is_ino=plan.session == "pyfuse3",
         max_backing_fds=_share(_MAX_BACKING_FDS),
     )
     try:
         fs = UnionFs.from_paths(
-            list(plan.lowers), plan.upper, plan.workdir, options, _share(_MAX_OPEN_DIRS)
+            list(plan.lowers),
+            plan.upper,
+            plan.workdir,
+            options,
+            _share(_MAX_OPEN_DIRS),
+            private_lowers=plan.io == PASSTHROUGH,  # the kernel itself reads them
         )
     except WorkdirError as err:
         raise MountError(str(err)) from None
     except OSError as err:
         raise MountError(_of_path(err)) from None
-    # A signal that comes before it is obeyed would leave a dead mount: it waits until then.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    serving.hold_signals()
     with contextlib.closing(fs), _mounted(plan) as fuse_fd:
         session = _make_session(plan, fs, fuse_fd, on_ready)
         with contextlib.closing(session), _recorded(plan, session.name):
-            trio.run(_serve, session, plan.mountpoint)
+            serving.serve(session, plan.mountpoint)
+
+
+def _choose_session(plan: MountPlan) -> str:
+    """Return the session that serves `plan`: the one asked for, or what `auto` is here."""
+    if plan.session != "auto":
+        return plan.session
+    release = os.uname().release
+    chosen = _AUTO
+    if plan.io == "passthrough":  # has no other
+        chosen = "kernel"
+    elif _version(release) < _KERNEL_SESSION_SINCE:
+        chosen = "pyfuse3"
+    log.debug("Linux %s: the %s session", release, chosen)
+    return chosen
+
+
+def _version(release: str) -> tuple[int, int]:
+    """Return the first two numbers of what uname(2) calls the release."""
+    major, _, rest = release.partition(".")
+    minor = rest.partition(".")[0].partition("-")[0].partition("+")[0]
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
 
 
 def _make_session(
     plan: MountPlan, fs: UnionFs, fuse_fd: int, on_ready: Callable[[], None]
 ) -> Session:
     if plan.session == "kernel":
-        from unionfuse.fuse.kernel_session import KernelSession
+        from unionfuse.fuse.kernel.session import KernelSession
 
-        return KernelSession(fs, fuse_fd, plan.options, on_ready)
+        return KernelSession(fs, fuse_fd, plan, on_ready)
     from unionfuse.fuse.pyfuse3_session import Pyfuse3Session
 
     return Pyfuse3Session(fs, fuse_fd, plan.options, on_ready)
@@ -189,81 +197,13 @@ def _mounted(plan: MountPlan) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _recorded(plan: MountPlan, session: str) -> Iterator[None]:
-    record: Path | None = table.write_record(plan, session)
+    record = table.write_record(plan, session)
     try:
         yield
     finally:
         if record is not None:
-            record.unlink(missing_ok=True)
-
-
-async def _serve(session: Session, mountpoint: bytes) -> None:
-    import trio
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey_signals, session, mountpoint)
-        await session.serve()
-        nursery.cancel_scope.cancel()
-
-
-async def _obey_signals(session: Session, mountpoint: bytes) -> None:
-    """SIGTERM and SIGINT unmount, SIGUSR1 logs statistics."""
-    import trio
-
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        async for number in signals:
-            if number == signal.SIGUSR1:
-                log.info("%s", session.statistics())
-                continue
-            # In a thread: the unmount itself makes requests, which have to be answered.
-            if not await trio.to_thread.run_sync(_unmount, mountpoint):
-                session.stop()
-
-
-def _unmount(mountpoint: bytes) -> bool:
-    """Unmount; a busy mount leaves the tree and the daemon ends all the same: then False."""
-    try:
-        mounting.unmount(mountpoint)
-    except MountError as err:
-        log.warning("%s", err)
-        _write_back(mountpoint)
-        with contextlib.suppress(MountError):
-            mounting.unmount(mountpoint, lazy=True)
-        return False
-    return True
-
-
-def _write_back(mountpoint: bytes) -> None:
-    """Have the kernel send the dirty pages of shared mappings, which go with the connection.
-
-    By a process of its own: this one must not use its own mount.
-    """
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            ["sync", "-f", mountpoint],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_WRITE_BACK_SECONDS,
-        )
-
-
-def _configure_logging(plan: MountPlan) -> None:
-    """Log to the file given, to stderr in the foreground, else to the system's log."""
-    handler: logging.Handler = logging.NullHandler()
-    if plan.log is not None:
-        handler = logging.FileHandler(os.fsdecode(plan.log))
-    elif plan.foreground:
-        handler = logging.StreamHandler()
-    elif os.path.exists(_SYSLOG):
-        with contextlib.suppress(OSError):
-            handler = SysLogHandler(_SYSLOG)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s unionfuse[%(process)d] %(levelname)s %(message)s")
-    )
-    logging.basicConfig(level=logging.DEBUG if plan.debug else logging.INFO, handlers=[handler])
+            with contextlib.suppress(OSError):
+                os.unlink(record)
 
 
 def _raise_limits() -> None:

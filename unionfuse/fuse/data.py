@@ -10,8 +10,6 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-import trio
-
 if TYPE_CHECKING:
     from unionfuse.union.fs import UnionFs
 
@@ -27,6 +25,8 @@ async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
     done = read_cached(fd, buffer, offset)
     if done < 0:
         done = -done - 1
+        import trio
+
         own_fd = os.dup(fd)  # the thread's, whatever is closed meanwhile
         try:
             done += await trio.to_thread.run_sync(_read_all, own_fd, buffer[done:], offset + done)
@@ -36,16 +36,29 @@ async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
 
 
 def write(fs: UnionFs, nodeid: int, data: bytes | memoryview, offset: int) -> int:
-    """Write all of `data` at `offset` of a file that is in the upper."""
+    """Write `data` at `offset` of a file that is in the upper; return how much was written.
+
+    That is less than all only where the next byte had no room: the caller then learns how long
+    the file is, and the cause with the next write.
+
+    Raises:
+        CopyUpNeeded: if it has to be copied up first.
+        OSError: ENOSPC, EDQUOT, EFBIG, EIO if nothing was written.
+    """
     fd = fs.data_fd(nodeid, write=True)
     done = os.pwrite(fd, data, offset)
     while done < len(data):
-        done += os.pwrite(fd, data[done:], offset + done)
+        try:
+            done += os.pwrite(fd, data[done:], offset + done)
+        except OSError:
+            break
     return done
 
 
 async def sync(fd: int, *, data_only: bool) -> None:
     """Write what `fd` refers to to the disk; `fd` is closed then."""
+    import trio
+
     try:
         await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, fd)
     finally:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import socket
 import stat
-import subprocess
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.errors import MountError
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     from unionfuse.fuse.options import MountOptions
 
 FSTYPE = "fuse.unionfuse"
-_FUSERMOUNT_SECONDS = 30
+_DEVICE = "/dev/fuse"
 
 
 def mount(mountpoint: bytes, options: MountOptions) -> int:
@@ -33,7 +30,9 @@ def mount(mountpoint: bytes, options: MountOptions) -> int:
     try:
         return _mount_directly(mountpoint, options)
     except PermissionError:
-        return _mount_by_fusermount(mountpoint, options)
+        from unionfuse.fuse import fusermount
+
+        return fusermount.mount(mountpoint, options)
 
 
 def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
@@ -46,7 +45,9 @@ def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
     try:
         sys_mount.umount2(mountpoint, flags)
     except PermissionError:
-        _unmount_by_fusermount(mountpoint, lazy)
+        from unionfuse.fuse import fusermount
+
+        fusermount.unmount(mountpoint, lazy=lazy)
     except OSError as err:
         raise MountError(f"{os.fsdecode(mountpoint)}: {_unmount_problem(err)}") from None
 
@@ -91,68 +92,24 @@ def _mount_directly(mountpoint: bytes, options: MountOptions) -> int:
 
 def _open_device() -> int:
     try:
-        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as err:
-        if err.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            raise MountError(
-                "no /dev/fuse: load the kernel's module (modprobe fuse), or give the container "
-                "the device (--device /dev/fuse)"
-            ) from None
-        raise
+        raise MountError(_device_problem(err)) from None
 
 
-def _mount_by_fusermount(mountpoint: bytes, options: MountOptions) -> int:
-    words = [f"fsname={_escape(options.fsname)}", "subtype=unionfuse", "default_permissions"]
-    words += ["allow_other"] if options.allow_other else []
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        done = _fusermount(
-            ["-o", ",".join([*words, *options.words]), "--", mountpoint],
-            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
-            pass_fds=(theirs.fileno(),),
+def _device_problem(err: OSError) -> str:
+    """Say why /dev/fuse can not be opened; fusermount3 opens it as its caller, and can not too."""
+    if err.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        return (
+            f"no {_DEVICE}: load the kernel's module (modprobe fuse), or give the container the "
+            f"device (--device {_DEVICE})"
         )
-        theirs.close()
-        if done.returncode == 0:
-            _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-            if fds:
-                os.set_inheritable(fds[0], False)
-                return fds[0]
-    raise MountError(f"cannot mount on {os.fsdecode(mountpoint)}: {_last_line(done.stderr)}")
-
-
-def _unmount_by_fusermount(mountpoint: bytes, lazy: bool) -> None:
-    done = _fusermount(["-u", *(["-z"] if lazy else []), "--", mountpoint])
-    if done.returncode != 0:
-        raise MountError(f"{os.fsdecode(mountpoint)}: {_last_line(done.stderr)}")
-
-
-def _fusermount(
-    arguments: list[str | bytes],
-    env: dict[str, str] | None = None,
-    pass_fds: tuple[int, ...] = (),
-) -> subprocess.CompletedProcess[bytes]:
-    program = shutil.which("fusermount3")
-    if program is None:
-        raise MountError(
-            "not permitted to mount: run as root, in a user namespace (unshare -Urm), or "
-            "install fusermount3 (package fuse3)"
+    problem = f"{_DEVICE}: {os.strerror(err.errno or errno.EIO)}"
+    if err.errno == errno.EACCES:  # its mode, or a mount with nodev
+        return (
+            f"{problem}: let its users read and write it (chmod 666 {_DEVICE}); to a container "
+            f"give the device (--device {_DEVICE})"
         )
-    return subprocess.run(
-        [program, *arguments],
-        check=False,
-        env=env,
-        pass_fds=pass_fds,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=_FUSERMOUNT_SECONDS,
-    )
-
-
-def _last_line(stderr: bytes) -> str:
-    lines = [line for line in os.fsdecode(stderr).splitlines() if line.strip()]
-    return lines[-1] if lines else "fusermount3 failed without a word"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(",", "\\,")
+    if err.errno == errno.EPERM:  # the device cgroup
+        return f"{problem}: the container may not use it: give it the device (--device {_DEVICE})"
+    return problem

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from unionfuse.fuse.errors import MountError
 from unionfuse.syscalls import mount as sys_mount
 
+DEFAULT_POLL_US = 100
 DEFAULT_TIMEOUT = 1e9  # seconds: the daemon is the only one that changes what it serves
 
 # Words that set or clear flags of mount(2), as mount(8) has them.
@@ -44,6 +45,7 @@ class MountOptions:
         words: the words that gave the flags, for fusermount3.
         allow_other: whether other users may use the mount; None: whether we are root.
         volatile: never write to disk for safety's sake.
+        writeback: whether the kernel gathers writes where it caches data.
         timeout: seconds for which the kernel may keep names and attributes.
         fsname: the source that the mount table shows.
     """
@@ -52,6 +54,7 @@ class MountOptions:
     words: tuple[str, ...] = ()
     allow_other: bool | None = None
     volatile: bool = False
+    writeback: bool = True
     timeout: float = DEFAULT_TIMEOUT
     fsname: str = "unionfuse"
 
@@ -68,6 +71,10 @@ class MountPlan:
     Attributes:
         lowers: topmost first.
         upper, workdir: None for a read-only union.
+        session: auto, pyfuse3 or kernel.
+        io: auto, cached or passthrough; how the kernel session serves data.
+        poll_us: microseconds for which the kernel session looks for the next request before it
+            sleeps; 0: none.
         log: file to log to; None for the system's log.
     """
 
@@ -76,6 +83,8 @@ class MountPlan:
     workdir: bytes | None
     mountpoint: bytes
     session: str = "auto"
+    io: str = "auto"
+    poll_us: int = DEFAULT_POLL_US
     options: MountOptions = field(default_factory=MountOptions)
     debug: bool = False
     foreground: bool = False
@@ -125,6 +134,8 @@ def _with_word(options: MountOptions, word: str) -> MountOptions:
         return replace(options, allow_other=True)
     if word == "volatile" or (key == "fsync" and value in ("0", "1")):
         return replace(options, volatile=value != "1")
+    if key == "writeback" and value in ("0", "1"):
+        return replace(options, writeback=value == "1")
     if key == "timeout":
         return replace(options, timeout=_seconds(value))
     if key == "fsname" and value:

@@ -20,6 +20,8 @@ def make_plan(plan: MountPlan) -> MountPlan:
     Raises:
         MountError: naming the path and what is wrong with it.
     """
+    if plan.session == "pyfuse3" and plan.io == "passthrough":
+        raise MountError("--io passthrough needs --session kernel: pyfuse3 has cached data only")
     if not plan.lowers or b"" in plan.lowers:
         raise MountError("an empty lower layer: give LOWER[:LOWER...]")
     lowers = tuple(_directory(lower, "lower layer") for lower in plan.lowers)

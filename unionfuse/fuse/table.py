@@ -1,26 +1,28 @@
-"""The unionfuse mounts of this machine: the kernel's table, and the record of each daemon.
+"""The table of unionfuse mounts: what the kernel lists, and what the daemons say of themselves.
 
-A daemon leaves `DEVICE.json` in a directory of its user for `ls` and `umount` to find; what
-the kernel's table says is true, the record only adds what it does not know.
+A daemon leaves a record named `MAJOR:MINOR` in a directory of its user for `ls` and `umount` to
+find; what the kernel's table says is true, the record only adds what it does not know. A record
+is `KEY=VALUE` fields, each ended by a NUL, which no path contains.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import stat
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.mounting import FSTYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unionfuse.fuse.options import MountPlan
 
-_MOUNTINFO = Path("/proc/self/mountinfo")
+_MOUNTINFO = "/proc/self/mountinfo"
+_NAME = "unionfuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +48,24 @@ class MountRecord:
 
 def mounted() -> list[MountRecord]:
     """Return the unionfuse mounts that this process sees."""
-    records = []
-    for line in _MOUNTINFO.read_bytes().splitlines():
-        fields, _, tail = line.partition(b" - ")
-        if tail.split(b" ", 1)[0] != FSTYPE.encode():
-            continue
-        parts = fields.split(b" ")
-        mountpoint, device = os.fsdecode(_unescape(parts[4])), parts[2].decode()
-        records.append(_with_record(MountRecord(mountpoint, device)))
-    return records
+    return [_with_record(mountpoint, device) for mountpoint, device in _listed()]
 
 
 def find(mountpoint: bytes) -> MountRecord | None:
     """Return the topmost unionfuse mount on `mountpoint`."""
-    path = os.fsdecode(mountpoint)
-    return next((record for record in reversed(mounted()) if record.mountpoint == path), None)
+    device = _device(os.fsdecode(mountpoint))
+    return None if device is None else _with_record(os.fsdecode(mountpoint), device)
 
 
-def write_record(plan: MountPlan, session: str) -> Path | None:
+def write_record(plan: MountPlan, session: str) -> str | None:
     """Leave the record of a mount that this process has made; return where it is."""
-    found = find(plan.mountpoint)
-    if found is None:
+    mountpoint = os.fsdecode(plan.mountpoint)
+    device = _device(mountpoint)
+    if device is None:
         return None
-    record = replace(
-        found,
+    record = MountRecord(
+        mountpoint,
+        device,
         lowers=tuple(os.fsdecode(lower) for lower in plan.lowers),
         upper=None if plan.upper is None else os.fsdecode(plan.upper),
         workdir=None if plan.workdir is None else os.fsdecode(plan.workdir),
@@ -78,55 +74,114 @@ def write_record(plan: MountPlan, session: str) -> Path | None:
         started=_start_time(os.getpid()) or 0,
     )
     for directory in _own_directories():
-        path = directory / f"{record.device}.json"
+        path = os.path.join(directory, device)
         with contextlib.suppress(OSError):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
             if not _is_ours(directory):
                 continue
-            path.touch(mode=0o600)
-            path.write_text(json.dumps(asdict(record)))
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(_packed(record))
             return path
     return None
 
 
-def _own_directories() -> list[Path]:
+def _listed() -> Iterator[tuple[str, str]]:
+    """Yield mountpoint and device of the unions in the kernel's table, the topmost last."""
+    with open(_MOUNTINFO, "rb") as mountinfo:
+        lines = mountinfo.read().splitlines()
+    for line in lines:
+        fields, _, tail = line.partition(b" - ")
+        if tail.split(b" ", 1)[0] == FSTYPE.encode():
+            parts = fields.split(b" ")
+            yield os.fsdecode(_unescape(parts[4])), parts[2].decode()
+
+
+def _device(mountpoint: str) -> str | None:
+    devices = [device for path, device in _listed() if path == mountpoint]
+    return devices[-1] if devices else None
+
+
+def _own_directories() -> list[str]:
     """Return where to leave a record, best first."""
-    directories = [Path("/run/unionfuse")] if os.geteuid() == 0 else []
+    directories = [f"/run/{_NAME}"] if os.geteuid() == 0 else []
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        directories.append(Path(runtime) / "unionfuse")
+        directories.append(os.path.join(runtime, _NAME))
     # Root of a user namespace may find that of the real root, and takes one of its namespace.
-    user = f"/tmp/unionfuse-{os.geteuid()}"
+    user = f"/tmp/{_NAME}-{os.geteuid()}"
     namespace = os.stat("/proc/self/ns/user").st_ino
-    return [*directories, Path(user), Path(f"{user}-{namespace}")]
+    return [*directories, user, f"{user}-{namespace}"]
 
 
-def _is_ours(directory: Path) -> bool:
+def _is_ours(directory: str) -> bool:
     """Tell whether this is a directory of ours, and no trap that somebody set up in /tmp."""
-    st = directory.lstat()
+    st = os.lstat(directory)
     return stat.S_ISDIR(st.st_mode) and st.st_uid == os.geteuid()
 
 
-def _all_directories() -> list[Path]:
-    others = [*Path("/run/user").glob("*/unionfuse"), *Path("/tmp").glob("unionfuse-*")]
-    return [*_own_directories(), *others]
+def _all_directories() -> list[str]:
+    runtimes = [f"{user}/{_NAME}" for user in _names("/run/user")]
+    others = [path for path in _names("/tmp") if path.startswith(f"/tmp/{_NAME}-")]
+    return [*_own_directories(), *runtimes, *others]
 
 
-def _with_record(record: MountRecord) -> MountRecord:
+def _names(directory: str) -> list[str]:
+    try:
+        return [os.path.join(directory, name) for name in os.listdir(directory)]
+    except OSError:
+        return []
+
+
+def _with_record(mountpoint: str, device: str) -> MountRecord:
+    record = MountRecord(mountpoint, device)
     for directory in _all_directories():
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            known = json.loads((directory / f"{record.device}.json").read_text())
-            known["lowers"] = tuple(known["lowers"])
-            found = MountRecord(**known)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            # Others may write to some of these directories: neither wait for a FIFO nor follow.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(os.path.join(directory, device), flags), "rb") as file:
+                found = _unpacked(record, file.read())
             # Device numbers are used again: only the record of a daemon that lives is its own.
-            if found.mountpoint == record.mountpoint and _start_time(found.pid) == found.started:
+            if found is not None and _start_time(found.pid) == found.started:
                 return found
     return record
+
+
+def _packed(record: MountRecord) -> bytes:
+    fields = [("mountpoint", record.mountpoint), ("session", record.session)]
+    fields += [("pid", str(record.pid)), ("started", str(record.started))]
+    fields += [("lower", lower) for lower in record.lowers]
+    if record.upper is not None:
+        fields += [("upper", record.upper), ("workdir", record.workdir or "")]
+    return b"".join(os.fsencode(f"{key}={value}\0") for key, value in fields)
+
+
+def _unpacked(listed: MountRecord, packed: bytes) -> MountRecord | None:
+    """Return the record that `packed` is; None if it is of another mount than the listed one.
+
+    Raises:
+        KeyError: if a field is missing.
+        ValueError: if a number is none.
+    """
+    pairs = [field.partition("=")[::2] for field in os.fsdecode(packed).split("\0")]
+    fields = dict(pairs)
+    if fields["mountpoint"] != listed.mountpoint:
+        return None
+    return replace(
+        listed,
+        lowers=tuple(value for key, value in pairs if key == "lower"),
+        upper=fields.get("upper"),
+        workdir=fields.get("workdir"),
+        session=fields["session"],
+        pid=int(fields["pid"]),
+        started=int(fields["started"]),
+    )
 
 
 def _start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if it is dead."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", errors="surrogateescape") as file:
+            fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
     state, start = fields[0], fields[19]  # proc_pid_stat(5): fields 3 and 22

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from unionfuse import __version__
-from unionfuse.cli.main import cli
+from unionfuse.cli.group import cli
+from unionfuse.fuse import unmounting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,17 +70,45 @@ def test_the_version_is_told(option: str) -> None:
     assert run(option).stdout == f"unionfuse {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["mount", "--help"], ["ls"]])
+HEAVY = {"trio", "pyfuse3", "unionfuse.union", "unionfuse.layer", "unionfuse.fuse.daemon"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["mount", "--help"],
+        ["umount", "--help"],
+        ["ls"],
+        ["nonsense"],
+        ["mount", "lower"],
+        ["mount", "--io", "nonsense", "lower", "upper", "mnt"],
+    ],
+    ids=" ".join,
+)
 def test_what_mounts_nothing_does_not_load_what_mounts(arguments: list[str]) -> None:
     script = (
         "import sys, contextlib\n"
-        "from unionfuse.cli.main import cli\n"
+        "from unionfuse.cli.group import cli\n"
         f"with contextlib.suppress(SystemExit): cli({arguments!r})\n"
-        "print(sorted({'trio', 'pyfuse3'} & set(sys.modules)), file=sys.stderr)\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)\n"
     )
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stderr.strip() == "[]"
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_command_loads_no_other_command() -> None:
+    script = (
+        "import sys, contextlib\n"
+        "from unionfuse.cli.group import cli\n"
+        "with contextlib.suppress(SystemExit): cli(['umount', '--help'])\n"
+        "print([name for name in sys.modules if name.endswith('_cmd')], file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.strip() == "['unionfuse.cli.umount_cmd']"
 
 
 def test_a_module_is_run_as_the_program() -> None:
@@ -101,6 +130,41 @@ def test_a_failure_is_one_line_on_stderr_and_ends_with_1(tmp_path: Path) -> None
 def test_an_unknown_mount_option_is_a_failure(tmp_path: Path) -> None:
     result = run("mount", "-o", "ro,nonsense", str(tmp_path), "upper", "mnt")
     assert (result.exit_code, result.stderr) == (1, "unionfuse: unknown mount option: nonsense\n")
+
+
+def test_passthrough_is_of_the_kernel_session_alone(tmp_path: Path) -> None:
+    result = run("mount", "--session", "pyfuse3", "--io", "passthrough", "lower", "upper", "mnt")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "unionfuse: --io passthrough needs --session kernel: pyfuse3 has cached data only\n",
+    )
+
+
+@pytest.mark.parametrize("microseconds", ["-1", "10001", "x"])
+def test_the_time_of_polling_is_a_number_in_its_range(microseconds: str) -> None:
+    assert run("mount", "--poll-us", microseconds, "lower", "upper", "mnt").exit_code == 2
+
+
+def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(mountpoint: bytes, *, lazy: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unmounting, "unmount_and_wait", interrupt)
+    result = run("umount", "mnt")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "stdout"),
+    [(["-V"], 0, f"unionfuse {__version__}\n"), (["nonsense"], 2, ""), (["umount", "/"], 1, "")],
+)
+def test_the_program_ends_with_all_that_it_has_printed(
+    arguments: list[str], code: int, stdout: str
+) -> None:
+    command = [sys.executable, "-c", "from unionfuse.cli import main\nmain()", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, stdout)
+    assert bool(done.stderr) == (code != 0)
 
 
 def test_a_path_of_any_bytes_makes_one_printable_line(tmp_path: Path) -> None:

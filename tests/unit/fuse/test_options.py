@@ -103,3 +103,14 @@ def test_what_makes_no_sense_is_refused_in_one_line(text: str) -> None:
         parse_options((text,))
     assert "\n" not in str(caught.value)
     assert text.partition("=")[2] in str(caught.value)
+
+
+@pytest.mark.parametrize(("words", "gathers"), [("", True), ("writeback=0", False)])
+def test_whether_the_kernel_gathers_writes_can_be_chosen(words: str, gathers: bool) -> None:
+    assert parse_options((words,)).writeback is gathers
+    assert parse_options((words, "writeback=1")).writeback
+
+
+def test_whether_it_gathers_is_yes_or_no() -> None:
+    with pytest.raises(MountError, match="unknown mount option: writeback=2"):
+        parse_options(("writeback=2",))

@@ -18,15 +18,19 @@ MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK = 8, 9, 10, 11, 12, 13
 OPEN, READ, WRITE, STATFS, RELEASE, FSYNC = 14, 15, 16, 17, 18, 20
 SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR, FLUSH, INIT = 21, 22, 23, 24, 25, 26
 OPENDIR, READDIR, RELEASEDIR, FSYNCDIR = 27, 28, 29, 30
-CREATE, INTERRUPT, DESTROY = 35, 36, 38
+CREATE, INTERRUPT, DESTROY, IOCTL = 35, 36, 38, 39
 BATCH_FORGET, FALLOCATE, READDIRPLUS, RENAME2, LSEEK, COPY_FILE_RANGE = 42, 43, 44, 45, 46, 47
+SYNCFS, TMPFILE, STATX = 50, 51, 52
 
-# INIT flags
+# enum fuse_notify_code
+NOTIFY_INVAL_INODE = 2
+
+# INIT flags; from bit 32 on they stand in flags2, which INIT_EXT announces
 ASYNC_READ = 1 << 0
+ATOMIC_O_TRUNC = 1 << 3
 BIG_WRITES = 1 << 5
 DONT_MASK = 1 << 6
 DO_READDIRPLUS = 1 << 13
-READDIRPLUS_AUTO = 1 << 14
 ASYNC_DIO = 1 << 15
 WRITEBACK_CACHE = 1 << 16
 NO_OPEN_SUPPORT = 1 << 17
@@ -38,6 +42,8 @@ NO_OPENDIR_SUPPORT = 1 << 24
 EXPLICIT_INVAL_DATA = 1 << 25
 HANDLE_KILLPRIV_V2 = 1 << 28
 SETXATTR_EXT = 1 << 29
+INIT_EXT = 1 << 30
+PASSTHROUGH = 1 << 37
 
 # Bits of setattr_in.valid
 FATTR_MODE = 1 << 0
@@ -51,6 +57,9 @@ FATTR_MTIME_NOW = 1 << 8
 FATTR_KILL_SUIDGID = 1 << 11
 
 FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_NOFLUSH = 1 << 5
+FOPEN_PASSTHROUGH = 1 << 7
+OPEN_KILL_SUIDGID = 1 << 0
 WRITE_KILL_SUIDGID = 1 << 2
 FSYNC_FDATASYNC = 1 << 0
 SETXATTR_ACL_KILL_SGID = 1 << 0
@@ -71,8 +80,10 @@ MKDIR_IN = Struct("=II")  # mode umask
 RENAME_IN = Struct("=Q")
 RENAME2_IN = Struct("=QII")  # newdir flags padding
 LINK_IN = Struct("=Q")
-CREATE_IN = Struct("=IIII")  # flags mode umask open_flags
-OPEN_OUT = Struct("=QII")  # fh open_flags padding
+CREATE_IN = Struct("=IIII")  # flags mode umask open_flags; TMPFILE too
+OPEN_IN = Struct("=II")  # flags open_flags
+OPEN_OUT = Struct("=QII")  # fh open_flags backing_id
+RELEASE_IN = Struct("=QIIQ")  # fh flags release_flags lock_owner
 READ_IN = Struct("=QQIIQII")  # fh offset size read_flags lock_owner flags padding
 WRITE_IN = Struct("=QQIIQII")  # fh offset size write_flags lock_owner flags padding
 WRITE_OUT = Struct("=II")
@@ -89,6 +100,15 @@ INIT_OUT = Struct("=IIIIHHIIHHII24x")
 FALLOCATE_IN = Struct("=QQQII")  # fh offset length mode padding
 LSEEK_IN = Struct("=QQII")  # fh offset whence padding
 LSEEK_OUT = Struct("=Q")
+IOCTL_IN = Struct("=QIIQII")  # fh flags cmd arg in_size out_size; the data follows
+IOCTL_OUT = Struct("=iIII")  # result flags in_iovs out_iovs; the data follows
+INTERRUPT_IN = Struct("=Q")
+NOTIFY_INVAL_INODE_OUT = Struct("=Qqq")  # ino off len; off < 0: only attributes
+STATX_IN = Struct("=IIQII")  # getattr_flags reserved fh sx_flags sx_mask
+STATX_OUT = Struct("=QII16x")  # attr_valid, its ns, flags; a STATX_ATTR follows
+# mask blksize attributes nlink uid gid mode ino size blocks attributes_mask,
+# atime btime ctime mtime (each seconds and ns), rdev_major rdev_minor dev_major dev_minor
+STATX_ATTR = Struct("=IIQIIIHxxQQQQqIxxxxqIxxxxqIxxxxqIxxxxIIII112x")
 COPY_FILE_RANGE_IN = Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 DIRENT = Struct("=QQII")  # ino off namelen type; the name follows, padded to 8
 

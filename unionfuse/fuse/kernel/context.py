@@ -1,0 +1,136 @@
+"""What the handlers of one connection share."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unionfuse.fuse.kernel import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    import trio
+
+    from unionfuse.fuse.copying import CopyUps
+    from unionfuse.fuse.kernel.backings import Backings
+    from unionfuse.fuse.kernel.connection import Connection
+    from unionfuse.fuse.kernel.init import Agreement
+    from unionfuse.fuse.kernel.replies import Replies
+    from unionfuse.fuse.kernel.setid import SetidWatch
+    from unionfuse.union.fs import UnionFs
+
+log = logging.getLogger(__name__)
+
+# The header of a request: len opcode unique nodeid uid gid pid total_extlen padding.
+Head = tuple[int, int, int, int, int, int, int, int, int]
+# Takes a request, header included, and returns the whole reply; None if that comes later or never.
+# `bytes` for all but WRITE, whose memoryview is good until the handler returns.
+Handler = Callable[[Head, Any], bytes | None]
+
+BODY = wire.IN_HEADER.size
+
+
+@dataclass(slots=True)
+class Context:
+    """One connection and what it serves.
+
+    Attributes:
+        agreement: what INIT agreed on; nothing is asked before it.
+        volatile: nothing is written to disk for safety's sake.
+        listing_ends: by nodeid of a directory, the end of its listing at the last rewind.
+    """
+
+    fs: UnionFs
+    connection: Connection
+    replies: Replies
+    backings: Backings
+    pending: Pending
+    setid: SetidWatch
+    agreement: Agreement
+    volatile: bool
+    listing_ends: dict[int, int] = field(default_factory=dict)
+
+
+class Interrupted(OSError):
+    """The caller has stopped waiting."""
+
+
+class Pending:
+    """Requests that are answered later, because they wait for a copy-up or the disk.
+
+    A caller that is interrupted meanwhile is let go at once; what it waited for goes on.
+    """
+
+    def __init__(self, connection: Connection, copy_ups: CopyUps) -> None:
+        """Answer over `connection`."""
+        self._connection = connection
+        self._copy_ups = copy_ups
+        self._uniques: set[int] = set()
+        self._nursery: trio.Nursery | None = None
+        self._early: list[tuple[Head, str, Callable[[], Awaitable[bytes]]]] = []
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Run what waits in `nursery`: what has come already, and what will come."""
+        self._nursery = nursery
+        for arguments in self._early:
+            nursery.start_soon(self._run, *arguments)
+        self._early.clear()
+
+    def start(self, head: Head, kind: str, work: Callable[[], Awaitable[bytes]]) -> None:
+        """Answer the request with the whole reply that `work` returns, or the error it raises."""
+        self._uniques.add(head[2])
+        if self._nursery is None:
+            self._early.append((head, kind, work))
+        else:
+            self._nursery.start_soon(self._run, head, kind, work)
+
+    def after_copy_up(
+        self,
+        head: Head,
+        kind: str,
+        handler: Handler,
+        request: bytes | memoryview,
+    ) -> None:
+        """Answer the request by `handler`, again and again until no copy-up is in its way."""
+        kept = bytes(request)  # the buffer is used for other requests meanwhile
+
+        def attempt() -> bytes | None:
+            if head[2] not in self._uniques:
+                raise Interrupted(errno.EINTR, "")
+            return handler(head, kept)
+
+        async def work() -> bytes:
+            return await self._copy_ups.retry(attempt) or b""
+
+        self.start(head, kind, work)
+
+    def interrupt(self, unique: int) -> None:
+        """Let the caller of a request go, if it waits here."""
+        if unique in self._uniques:
+            self._uniques.remove(unique)
+            self._connection.reply_error(unique, errno.EINTR)
+
+    async def _run(self, head: Head, kind: str, work: Callable[[], Awaitable[bytes]]) -> None:
+        unique = head[2]
+        try:
+            reply = await work()
+        except Exception as err:
+            if unique in self._uniques:
+                self._uniques.remove(unique)
+                self.fail(head, kind, err)
+            return
+        if unique in self._uniques:
+            self._uniques.remove(unique)
+            if reply:
+                self._connection.send(reply)
+
+    def fail(self, head: Head, kind: str, err: Exception) -> None:
+        """Answer a request with an error; one that is no answer of a layer is logged."""
+        code = err.errno if isinstance(err, OSError) else None
+        if code is None:
+            log.error("%s of node %d failed", kind, head[3], exc_info=err)
+        self._connection.reply_error(head[2], code or errno.EIO)
