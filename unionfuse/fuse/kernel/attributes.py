@@ -148,7 +148,7 @@ class AttributeRequests:
             self._fs.set_inode_flags(head[3], command, request[start : start + in_size])
             found = b""
         else:
-            raise oserror(errno.ENOTTY)
+            return replies.failed(head[2], errno.ENOTTY)
         return replies.body(head[2], wire.IOCTL_OUT.pack(0, 0, 0, 0) + found)
 
     def statfs(self, head: Head, request: bytes) -> bytes:

@@ -131,6 +131,11 @@ def done(unique: int) -> bytes:
     return wire.OUT_HEADER.pack(wire.OUT_HEADER.size, 0, unique)
 
 
+def failed(unique: int, code: int) -> bytes:
+    """Return the reply that a request fails with errno `code`."""
+    return wire.OUT_HEADER.pack(wire.OUT_HEADER.size, -code, unique)
+
+
 def body(unique: int, payload: bytes) -> bytes:
     """Return a reply with any other body."""
     return wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(payload), 0, unique) + payload
