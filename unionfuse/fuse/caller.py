@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 _CAP_FSETID = 4
 _CAP_SYS_ADMIN = 21
+_KILLED = 1 << signal.SIGKILL - 1  # any fatal signal becomes this one
 _TRUSTED = b"trusted."
 
 
@@ -36,6 +39,12 @@ def is_in_group(pid: int, gid: int, group: int) -> bool:
     if status is None:
         return False
     return str(group) in status["Groups"].split() or _has(status, _CAP_FSETID)
+
+
+def is_dying(pid: int) -> bool:
+    """Tell whether this thread has been killed, or is gone."""
+    status = _status(pid)
+    return status is None or bool(int(status["SigPnd"], 16) & _KILLED)
 
 
 def _has(status: dict[str, str], capability: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unionfuse.fuse.caller import is_dying
 from unionfuse.fuse.kernel import wire
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Head = tuple[int, int, int, int, int, int, int, int, int]
 Handler = Callable[[Head, Any], bytes | None]
 
 BODY = wire.IN_HEADER.size
+_WATCH_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -62,14 +64,15 @@ class Interrupted(OSError):
 class Pending:
     """Requests that are answered later, because they wait for a copy-up or the disk.
 
-    A caller that is interrupted meanwhile is let go at once; what it waited for goes on.
+    A caller that is killed meanwhile is let go; what it waited for goes on. One that handles a
+    signal waits on: no disk filesystem answers chmod with EINTR, and few programs try again.
     """
 
     def __init__(self, connection: Connection, copy_ups: CopyUps) -> None:
         """Answer over `connection`."""
         self._connection = connection
         self._copy_ups = copy_ups
-        self._uniques: set[int] = set()
+        self._callers: dict[int, int] = {}  # by unique: the thread that waits
         self._nursery: trio.Nursery | None = None
         self._early: list[tuple[Head, str, Callable[[], Awaitable[bytes]]]] = []
 
@@ -82,7 +85,7 @@ class Pending:
 
     def start(self, head: Head, kind: str, work: Callable[[], Awaitable[bytes]]) -> None:
         """Answer the request with the whole reply that `work` returns, or the error it raises."""
-        self._uniques.add(head[2])
+        self._callers[head[2]] = head[6]
         if self._nursery is None:
             self._early.append((head, kind, work))
         else:
@@ -99,7 +102,7 @@ class Pending:
         kept = bytes(request)  # the buffer is used for other requests meanwhile
 
         def attempt() -> bytes | None:
-            if head[2] not in self._uniques:
+            if head[2] not in self._callers:
                 raise Interrupted(errno.EINTR, "")
             return handler(head, kept)
 
@@ -109,24 +112,31 @@ class Pending:
         self.start(head, kind, work)
 
     def interrupt(self, unique: int) -> None:
-        """Let the caller of a request go, if it waits here."""
-        if unique in self._uniques:
-            self._uniques.remove(unique)
-            self._connection.reply_error(unique, errno.EINTR)
+        """Let the caller of a request go, if it waits here and a signal has killed it."""
+        if unique in self._callers and self._nursery is not None:
+            self._nursery.start_soon(self._watch, unique)
+
+    async def _watch(self, unique: int) -> None:
+        # The kernel tells of the first signal only, which need not be the one that kills.
+        import trio
+
+        while unique in self._callers:
+            if is_dying(self._callers[unique]):
+                del self._callers[unique]
+                self._connection.reply_error(unique, errno.EINTR)
+                return
+            await trio.sleep(_WATCH_SECONDS)
 
     async def _run(self, head: Head, kind: str, work: Callable[[], Awaitable[bytes]]) -> None:
         unique = head[2]
         try:
             reply = await work()
         except Exception as err:
-            if unique in self._uniques:
-                self._uniques.remove(unique)
+            if self._callers.pop(unique, None) is not None:
                 self.fail(head, kind, err)
             return
-        if unique in self._uniques:
-            self._uniques.remove(unique)
-            if reply:
-                self._connection.send(reply)
+        if self._callers.pop(unique, None) is not None and reply:
+            self._connection.send(reply)
 
     def fail(self, head: Head, kind: str, err: Exception) -> None:
         """Answer a request with an error; one that is no answer of a layer is logged."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
+from unionfuse.fuse.kernel import context
 from unionfuse.fuse.kernel.context import Head, Pending
 from unionfuse.union.fs import CopyUpNeeded
 from unionfuse.union.node import Node
@@ -109,7 +110,11 @@ def test_anything_else_is_logged_and_eio(caplog: pytest.LogCaptureFixture) -> No
     assert "fsync of node 1 failed" in caplog.text
 
 
-def test_an_interrupted_caller_is_let_go_and_nothing_is_done_for_it() -> None:
+def test_a_killed_caller_is_let_go_and_nothing_is_done_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(context, "is_dying", lambda pid: True)
+
     async def scenario(nursery: trio.Nursery) -> None:
         connection, copy_ups = Connection(), CopyUps()
         pending = Pending(connection, copy_ups)
@@ -125,11 +130,36 @@ def test_an_interrupted_caller_is_let_go_and_nothing_is_done_for_it() -> None:
         pending.after_copy_up(head(5), "write", handler, memoryview(b"data"))
         await trio.testing.wait_all_tasks_blocked()
         pending.interrupt(5)
+        await trio.testing.wait_all_tasks_blocked()
         assert connection.answers == [(5, errno.EINTR)]
         copy_ups.done.set()
         await trio.testing.wait_all_tasks_blocked()
         assert connection.answers == [(5, errno.EINTR)]
         assert calls == [b"data"]
+
+    run(scenario)
+
+
+def test_a_caller_that_handles_a_signal_waits_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(context, "is_dying", lambda pid: len(asked) > 1 or asked.append(pid))
+
+    async def scenario(nursery: trio.Nursery) -> None:
+        connection, copy_ups = Connection(), CopyUps()
+        pending = Pending(connection, copy_ups)
+        pending.begin(nursery)
+
+        async def work() -> bytes:
+            await copy_ups.done.wait()
+            return b"reply"
+
+        pending.start(head(5), "fsync", work)
+        pending.interrupt(5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.answers == []
+        copy_ups.done.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.answers == [(0, b"reply")]
 
     run(scenario)
 
