@@ -29,7 +29,7 @@ async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
 
         own_fd = os.dup(fd)  # the thread's, whatever is closed meanwhile
         try:
-            done += await trio.to_thread.run_sync(_read_all, own_fd, buffer[done:], offset + done)
+            done += await trio.to_thread.run_sync(_fill, own_fd, buffer[done:], offset + done)
         finally:
             os.close(own_fd)
     return buffer[:done]
@@ -81,7 +81,13 @@ def read_cached(fd: int, buffer: memoryview, offset: int) -> int:
     return done
 
 
-def _read_all(fd: int, buffer: memoryview, offset: int) -> int:
+def read_all(fd: int, size: int, offset: int) -> memoryview:
+    """Return `size` bytes at `offset`, fewer only at the end of the file; may wait."""
+    buffer = memoryview(bytearray(size))
+    return buffer[: _fill(fd, buffer, offset)]
+
+
+def _fill(fd: int, buffer: memoryview, offset: int) -> int:
     done = 0
     while done < len(buffer):
         count = os.preadv(fd, [buffer[done:]], offset + done)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unionfuse.fuse.caller import is_dying
 from unionfuse.fuse.kernel import wire
+from unionfuse.fuse.kernel.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -72,6 +73,7 @@ class Pending:
         """Answer over `connection`."""
         self._connection = connection
         self._copy_ups = copy_ups
+        self._workers = Workers()
         self._callers: dict[int, int] = {}  # by unique: the thread that waits
         self._nursery: trio.Nursery | None = None
         self._early: list[tuple[Head, str, Callable[[], Awaitable[bytes]]]] = []
@@ -90,6 +92,21 @@ class Pending:
             self._early.append((head, kind, work))
         else:
             self._nursery.start_soon(self._run, head, kind, work)
+
+    def in_thread(self, head: Head, kind: str, job: Callable[[], bytes | memoryview]) -> None:
+        """Answer the request with the body that `job` returns from a thread, or its error."""
+
+        def run() -> None:
+            try:
+                self._connection.reply(head[2], job())
+            except Exception as err:
+                self.fail(head, kind, err)
+
+        self._workers.start(run)
+
+    def close(self) -> None:
+        """Wait for the threads to answer."""
+        self._workers.close()
 
     def after_copy_up(
         self,

@@ -154,12 +154,15 @@ class FileRequests:
             self._context.connection.reply(head[2], buffer[:done])
             return
 
-        async def read_later() -> bytes:
-            found = await data.read(self._fs, head[3], size, offset)
-            self._context.connection.reply(head[2], found)
-            return b""
+        fd = os.dup(self._fs.data_fd(head[3]))  # the thread's, whatever is closed meanwhile
 
-        self._context.pending.start(head, "read", read_later)
+        def read() -> memoryview:
+            try:
+                return data.read_all(fd, size, offset)
+            finally:
+                os.close(fd)
+
+        self._context.pending.in_thread(head, "read", read)
 
     def write(self, head: Head, request: memoryview) -> bytes:
         """WRITE."""
@@ -225,11 +228,7 @@ class FileRequests:
         _, flags, _ = wire.FSYNC_IN.unpack_from(request, BODY)
         data_only = bool(flags & wire.FSYNC_FDATASYNC)
 
-        async def sync() -> bytes:
-            await data.sync(fd, data_only=data_only)
-            return replies.done(head[2])
-
-        self._context.pending.start(head, "fsync", sync)
+        self._context.pending.in_thread(head, "fsync", functools.partial(_sync, fd, data_only))
         return None
 
     def syncfs(self, head: Head, request: bytes) -> bytes | None:
@@ -240,17 +239,26 @@ class FileRequests:
         if fd is None:
             return replies.done(head[2])
 
-        async def sync() -> bytes:
-            import trio
-
+        def sync() -> bytes:
             try:
-                await trio.to_thread.run_sync(syncfs, fd)
+                syncfs(fd)
             finally:
                 os.close(fd)
-            return replies.done(head[2])
+            return b""
 
-        self._context.pending.start(head, "syncfs", sync)
+        self._context.pending.in_thread(head, "syncfs", sync)
         return None
+
+
+def _sync(fd: int, data_only: bool) -> bytes:
+    try:
+        if data_only:
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    return b""
 
 
 def _open_flags(backing: Backing) -> int:

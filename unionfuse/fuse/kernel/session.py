@@ -160,6 +160,7 @@ class KernelSession:
 
     def close(self) -> None:
         """Close the connection."""
+        self._context.pending.close()
         self._connection.close()
 
     def statistics(self) -> str:
