@@ -4,12 +4,13 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 T ?= tests
 SECONDS ?= 60
+ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz clean
+.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-requests clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what unionfuse needs: system packages, .venv
 	@VENV=$(VENV) tools/setup
@@ -44,6 +45,15 @@ fmt: setup ## format the code and mend what the linter can
 
 fuzz: setup-tests ## compare random operations with the kernel's overlayfs: make fuzz SECONDS=600
 	@$(PY) -m tests.fuzz --seconds $(SECONDS)
+
+stress: setup-tests ## let processes share a mount, and compare it with what each did: make stress SECONDS=600
+	@$(PY) -m tests.stress --seconds $(SECONDS)
+
+bench: setup-tests ## as root, measure times and requests beside overlayfs and fuse-overlayfs
+	@$(PY) -m bench run --rounds $(ROUNDS)
+
+bench-requests: setup-tests ## as root, count the FUSE requests of each workload, and check them
+	@$(PY) -m bench requests
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What `auto` stands for where the kernel is new enough for the kernel session.
-_AUTO = "pyfuse3"
+_AUTO = "kernel"
 _KERNEL_SESSION_SINCE = (5, 4)  # FUSE 7.31
 _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
@@ -122,7 +122,7 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
     logs.configure(plan)
     plan = replace(plan, session=_choose_session(plan))
     if plan.session == "kernel":
-        plan = replace(plan, io=choose_io(plan.io))
+        plan = choose_io(plan)
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
     options = Options(

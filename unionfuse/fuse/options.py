@@ -45,7 +45,7 @@ class MountOptions:
         words: the words that gave the flags, for fusermount3.
         allow_other: whether other users may use the mount; None: whether we are root.
         volatile: never write to disk for safety's sake.
-        writeback: whether the kernel gathers writes where it caches data.
+        writeback: whether the kernel gathers writes where it caches data; None: with `--io cached`.
         timeout: seconds for which the kernel may keep names and attributes.
         fsname: the source that the mount table shows.
     """
@@ -54,7 +54,7 @@ class MountOptions:
     words: tuple[str, ...] = ()
     allow_other: bool | None = None
     volatile: bool = False
-    writeback: bool = True
+    writeback: bool | None = None
     timeout: float = DEFAULT_TIMEOUT
     fsname: str = "unionfuse"
 

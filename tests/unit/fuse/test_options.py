@@ -105,7 +105,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(text: str) -> None:
     assert text.partition("=")[2] in str(caught.value)
 
 
-@pytest.mark.parametrize(("words", "gathers"), [("", True), ("writeback=0", False)])
+@pytest.mark.parametrize(("words", "gathers"), [("", None), ("writeback=0", False)])
 def test_whether_the_kernel_gathers_writes_can_be_chosen(words: str, gathers: bool) -> None:
     assert parse_options((words,)).writeback is gathers
     assert parse_options((words, "writeback=1")).writeback

@@ -11,10 +11,14 @@ Each feature is used only where the kernel offers it; what the two I/O modes nee
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.kernel import wire
+
+if TYPE_CHECKING:
+    from unionfuse.fuse.options import MountPlan
 
 MAX_WRITE = 1 << 20
 CACHED, PASSTHROUGH = "cached", "passthrough"
@@ -109,20 +113,24 @@ def negotiate(body: bytes, wanted_io: str, *, writeback: bool = True) -> tuple[A
     return agreement, reply
 
 
-def choose_io(asked: str) -> str:
-    """Return how data goes: as `asked`, and where that is `auto`, as is best here.
+def choose_io(plan: MountPlan) -> MountPlan:
+    """Return `plan` with its way of data decided: `io`, and `writeback` of its options.
+
+    `auto` is cached data without the write-back cache. With that cache, every close makes the
+    kernel ask for the attributes again at the next stat (fuse_flush); with passthrough, every
+    read does, and every open asks. Programs read much more than they write:
+    docs/explanation/performance.md has the figures.
 
     Raises:
         MountError: if passthrough is asked for and can not be had.
     """
-    if asked == CACHED:
-        return CACHED
-    problem = passthrough_problem()
-    if problem is None:
-        return PASSTHROUGH
-    if asked == PASSTHROUGH:
+    if plan.io == PASSTHROUGH and (problem := passthrough_problem()):
         raise MountError(f"--io passthrough {problem}")
-    return CACHED
+    io = CACHED if plan.io == "auto" else plan.io
+    writeback = plan.options.writeback
+    if writeback is None:
+        writeback = plan.io == CACHED
+    return replace(plan, io=io, options=replace(plan.options, writeback=writeback))
 
 
 def passthrough_problem() -> str | None:

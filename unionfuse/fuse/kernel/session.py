@@ -68,14 +68,14 @@ class KernelSession:
     ) -> None:
         """Serve `fs` over the mounted connection `fuse_fd`, which becomes the session's.
 
-        `plan.io` is cached or passthrough, as `choose_io` has it.
+        `plan` is decided, by `choose_io`.
         """
         self.requests = [0] * _OPCODES
         self._fs = fs
         self._on_init = on_init
         self._wanted_io = plan.io
         self._mountpoint = plan.mountpoint
-        self._writeback = plan.options.writeback
+        self._writeback = bool(plan.options.writeback)
         self._connection = connection = Connection(fuse_fd, plan.poll_us / 1e6)
         self._context = context = Context(
             fs=fs,

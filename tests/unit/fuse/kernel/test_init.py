@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from unionfuse.fuse.kernel import wire
+from unionfuse.fuse.errors import MountError
+from unionfuse.fuse.kernel import init, wire
 from unionfuse.fuse.kernel.init import (
     CACHED,
     MAX_WRITE,
     PASSTHROUGH,
     TooOldError,
+    choose_io,
     negotiate,
 )
+from unionfuse.fuse.options import MountPlan, parse_options
 
 NEEDED = wire.NO_OPEN_SUPPORT | wire.NO_OPENDIR_SUPPORT | wire.BIG_WRITES
 ALL = (1 << 64) - 1
@@ -87,3 +90,35 @@ def test_what_was_agreed_can_be_read() -> None:
         "FUSE 7.45, passthrough data, BIG_WRITES NO_OPEN_SUPPORT NO_OPENDIR_SUPPORT INIT_EXT "
         "PASSTHROUGH"
     )
+
+
+def plan(io: str, words: str = "") -> MountPlan:
+    options = parse_options((words,))
+    return MountPlan((), None, None, b"/nowhere", io=io, options=options)
+
+
+@pytest.mark.parametrize(
+    ("io", "words", "gathers"),
+    [
+        ("auto", "", False),
+        ("auto", "writeback=1", True),
+        ("cached", "", True),
+        ("cached", "writeback=0", False),
+    ],
+)
+def test_data_is_cached_and_writes_are_gathered_only_where_asked_for(
+    io: str, words: str, gathers: bool
+) -> None:
+    decided = choose_io(plan(io, words))
+    assert (decided.io, decided.options.writeback) == (CACHED, gathers)
+
+
+def test_passthrough_that_can_not_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "passthrough_problem", lambda: "needs another kernel")
+    with pytest.raises(MountError, match="--io passthrough needs another kernel"):
+        choose_io(plan("passthrough"))
+
+
+def test_passthrough_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "passthrough_problem", lambda: None)
+    assert choose_io(plan("passthrough")).io == PASSTHROUGH
