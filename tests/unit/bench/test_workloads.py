@@ -26,7 +26,8 @@ def test_limits_are_for_systems_that_exist():
 
 def test_a_limit_is_not_below_what_the_kernel_asks_all_the_same():
     by_name = {workload.name: workload for workload in WORKLOADS}
-    assert by_name["untar"].allowed("cached", TREE) == 62_000
+    assert by_name["rm-lower"].allowed("cached", TREE) == 29_000
+    assert by_name["untar"].allowed("cached", TREE) == 62_000 + 2 * 6_800
     assert by_name["untar"].allowed("pyfuse3", TREE) is None
     assert by_name["find"].allowed("cached", TREE) == 796
     assert by_name["open-read"].allowed("cached", TREE) == 0
