@@ -8,6 +8,7 @@ the same tree through the other one.
     python -m tests.fuzz                      fresh seeds until a difference or an interrupt
     python -m tests.fuzz --seed 7 --ops 500   one round again, shrunk if it fails
     python -m tests.fuzz --replay FILE        the operations that a failure printed
+    python -m tests.fuzz --session kernel --io cached --processes 2
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
+import os
 import random
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -31,6 +34,7 @@ from tests.support.mounts import (
     union_mount,
 )
 from tests.support.ops import Generator, Hang, Op, Outcome, Workers
+from tests.support.sessions import Session, session_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,6 +107,7 @@ class Difference:
         ]
         again = f"python -m tests.fuzz --seed {plan.layers_seed} --ops {len(plan.ops)}"
         again += f" --check-every {plan.check_every} --drop-caches {plan.drop_caches_every}"
+        again = " ".join([again, *session_option()])
         return "\n".join(
             [f"after operation {self.index}: {self.what}", *shown, f"see it again: {again}"]
         )
@@ -264,6 +269,10 @@ def _short(outcome: Outcome, limit: int = 400) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parse(arguments)
+    if options.session:
+        os.environ.update(Session(options.session, options.io).environment)
+    if options.processes > 1:
+        return _run_several(options.processes, sys.argv[1:] if arguments is None else arguments)
     subject = PROGRAMS[options.program]
     with Workers() as workers:
 
@@ -299,6 +308,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_several(processes: int, arguments: Sequence[str]) -> int:
+    """Run the command in several processes, each on unions of its own; return their exit code."""
+    command = [sys.executable, "-m", "tests.fuzz", *arguments, "--processes", "1"]
+    started = [subprocess.Popen(command) for _ in range(processes)]
+    return max(process.wait() for process in started)
+
+
 def _report_shrunk(
     plan: Plan,
     difference: Difference,
@@ -329,6 +345,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="run this one round")
     parser.add_argument("--ops", type=int, default=500, help="operations in a round (500)")
     parser.add_argument("--program", choices=PROGRAMS, default="unionfuse", help="union under test")
+    parser.add_argument("--session", help="as of unionfuse mount")
+    parser.add_argument("--io", help="as of unionfuse mount")
+    several = "as many at once, each with seeds of its own (1)"
+    parser.add_argument("--processes", type=int, default=1, help=several)
     parser.add_argument("--replay", type=Path, help="run the operations of this file")
     every = "operations between two"
     parser.add_argument("--check-every", type=int, default=50, help=f"{every} looks at the trees")
@@ -337,6 +357,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.replay and options.seed is None:
         parser.error("--replay needs the --seed of its layers")
+    if options.io and not options.session:
+        parser.error("--io needs a --session")
+    if options.processes > 1 and options.seed is not None:
+        parser.error("one --seed is one round: it takes one process")
     return options
 
 

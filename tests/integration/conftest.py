@@ -1,14 +1,54 @@
-"""Fixtures of the tests that mount."""
+"""Fixtures of the tests that mount, and the sessions over which each of them runs.
+
+A test marked `fuse` runs over every session; marked `once` too, only over the one that unionfuse
+picks itself; marked `sessions(...)` too, over those that it names.
+"""
 
 import itertools
 import os
 import shutil
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.mounts import Layers
+from tests.support.sessions import SESSIONS, Session, chosen_session
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "once: over no more than one session")
+    config.addinivalue_line("markers", "sessions(*sessions): over these sessions alone")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    definition = metafunc.definition
+    others = os.environ.get("UNIONFUSE_TEST_PROGRAM", "unionfuse") != "unionfuse"
+    once = definition.get_closest_marker("once")
+    if once or others or not definition.get_closest_marker("fuse"):
+        return
+    marker = definition.get_closest_marker("sessions")
+    able = marker.args if marker else SESSIONS
+    chosen = chosen_session()
+    params = []
+    for session in [chosen] if chosen else [session for session in able if session in SESSIONS]:
+        cause = "" if os.environ.get("UNIONFUSE_TEST_NO_SKIPS") else session.lacking()
+        if marker and session not in able:
+            cause = f"is about {', '.join(session.name for session in able)}"
+        marks = [pytest.mark.skip(reason=cause)] if cause else []
+        params.append(pytest.param(session, id=session.name, marks=marks))
+    metafunc.parametrize("session", params, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def session(request: pytest.FixtureRequest) -> Iterator[Session | None]:
+    """Let every mount of the test be served by one session; None: by the one that is picked."""
+    session: Session | None = getattr(request, "param", None) or chosen_session()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (session.environment if session else {}).items():
+            patch.setenv(name, value)
+        yield session
 
 
 @pytest.fixture

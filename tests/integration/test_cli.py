@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.commands import command, session_option, unionfuse, wait_until
+from tests.support.commands import command, unionfuse, wait_until
 from tests.support.mounts import (
     REPOSITORY,
     Layers,
@@ -24,6 +24,7 @@ from tests.support.mounts import (
     public_directory,
     union_mount,
 )
+from tests.support.sessions import session_option
 from tests.support.users import NOBODY, as_plain_user, in_private_mounts
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def kill_daemon(mountpoint: Path) -> None:
     wait_until(lambda: not daemon_pids(mountpoint))
 
 
+@pytest.mark.once
 class TestMistakes:
     """What cannot be mounted is refused in one line, with exit code 1, and leaves nothing."""
 
@@ -297,6 +299,7 @@ def plain_layers() -> Iterator[Layers]:
         yield layers
 
 
+@pytest.mark.once
 class TestMisuse:
     """A command line without sense is refused with its usage and exit code 2."""
 
@@ -325,6 +328,7 @@ class TestMisuse:
         assert done.stderr.splitlines()[-1].startswith("Error: ")
 
 
+@pytest.mark.once
 class TestHelp:
     @pytest.mark.parametrize("name", ["mount", "umount", "ls"])
     def test_each_command_shows_an_example(self, name):
@@ -379,6 +383,7 @@ ODD = {
 }
 
 
+@pytest.mark.once
 class TestPaths:
     @pytest.mark.parametrize("name", ODD.values(), ids=ODD.keys())
     def test_any_path_can_be_mounted_listed_and_unmounted(self, tmp_path, name):
@@ -437,6 +442,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.once
 class TestOptions:
     @pytest.mark.parametrize(
         "way", [["--read-only"], ["-o", "ro"], ["--read-only", "-o", "ro"]], ids=" ".join
@@ -541,6 +547,7 @@ class TestProcess:
         assert debugging > usual
 
     @pytest.mark.slow
+    @pytest.mark.once
     def test_after_an_unmount_the_same_upper_can_be_mounted_at_once(self, layers):
         arguments = ("--workdir", layers.work, layers.lowers[0], layers.upper, layers.mnt)
         for number in range(20):
@@ -651,6 +658,7 @@ class TestLs:
             [line] = self.block(layers.mnt)
             assert "dead" in line
 
+    @pytest.mark.once
     @pytest.mark.root
     def test_without_mounts_there_is_nothing(self):
         nothing = in_private_mounts("umount -l -a -t fuse.unionfuse || test $? = 32")
@@ -658,6 +666,7 @@ class TestLs:
         assert (done.returncode, done.stdout) == (0, "")
         assert json.loads(unionfuse("ls", "--json", prefix=nothing).stdout) == []
 
+    @pytest.mark.once
     def test_the_same_is_run_by_its_script(self):
         script = Path(sys.executable).with_name("unionfuse")
         if not script.exists():

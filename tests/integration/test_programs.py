@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.mounts import Layers
 from tests.support.programs import run, served
+from tests.support.sessions import KERNEL_AUTO, KERNEL_PASSTHROUGH, PYFUSE3
 from tests.support.tree import diff, snapshot
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ class TestSqlite:
 
 
 @pytest.mark.slow
+@pytest.mark.sessions(PYFUSE3, KERNEL_AUTO)  # takes long
 class TestPython:
     def test_a_virtual_environment_takes_a_wheel(self, layers, tmp_path):
         wheel = tmp_path / "greeting-1.0-py3-none-any.whl"
@@ -475,6 +477,7 @@ class TestCoreutils:
         with served(layers) as mnt:
             assert os.listdir(mnt / "tree") == []
 
+    @pytest.mark.sessions(PYFUSE3, KERNEL_PASSTHROUGH)  # takes long
     def test_mv_moves_a_tree_of_the_lowers(self, layers, real_tree):
         deal(real_tree, layers)
         with served(layers) as mnt:

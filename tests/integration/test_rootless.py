@@ -17,16 +17,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.commands import command, session_option
+from tests.support.commands import command
 from tests.support.mounts import Layers, daemon_pids, public_directory
 from tests.support.programs import identities
+from tests.support.sessions import KERNEL_AUTO, PYFUSE3, session_option
 from tests.support.users import NOBODY, as_plain_user, in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.fuse,
+    pytest.mark.timeout(60),
+    pytest.mark.sessions(PYFUSE3, KERNEL_AUTO),  # only root may let data go past the daemon
+]
 
 WAYS: dict[str, tuple[Callable[[], list[str]], bool]] = {
     # how a command is run, and whether it sees itself as root

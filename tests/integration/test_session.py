@@ -9,14 +9,13 @@ import re
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.commands import foreground, slow_copy, unionfuse, wait_until
+from tests.support.commands import foreground, slow_copy, statistics, unionfuse, wait_until
 from tests.support.mounts import Layers, daemon_pids, is_mounted, union_mount
-from tests.support.programs import served
+from tests.support.sessions import KERNEL_PASSTHROUGH, held_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,25 +23,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fuse, pytest.mark.timeout(90)]
 
 MIB = 1 << 20
-
-
-def statistics(layers: Layers) -> tuple[int, dict[str, int]]:
-    """Ask the daemon for the number of its nodes and of requests of each kind."""
-    [pid] = daemon_pids(layers.mnt)
-    before = layers.log.stat().st_size
-    os.kill(pid, signal.SIGUSR1)
-    pattern = re.compile(r"(\d+) nodes; requests: (.*)")
-
-    def answer() -> re.Match[str] | None:
-        with open(layers.log) as log:
-            log.seek(before)
-            return pattern.search(log.read())
-
-    wait_until(answer)
-    found = answer()
-    assert found
-    words = [] if found[2] == "none" else [pair.split() for pair in found[2].split(", ")]
-    return int(found[1]), {kind: int(count) for kind, count in words}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -64,11 +44,12 @@ class TestEndingSignals:
             assert daemon.wait(20) == 0
             assert not is_mounted(layers.mnt)
             assert os.listdir(layers.mnt) == []
-            with pytest.raises(OSError, match="not connected"):
-                os.write(fd, b"more")
+            # past the daemon, the kernel writes on to the file; it is said at fsync at the latest
+            with pytest.raises(OSError, match=r"not connected|Input/output error"):
+                write_and_sync(fd, b"more")
             with contextlib.suppress(OSError):
                 os.close(fd)
-        assert (layers.upper / "file").read_text() == "written"
+        assert (layers.upper / "file").read_text() in ("written", "writtenmore")
 
     def test_a_daemon_in_the_background_does_so_too(self, layers, number):
         with union_mount(layers):
@@ -78,8 +59,13 @@ class TestEndingSignals:
             assert not is_mounted(layers.mnt)
 
 
+def write_and_sync(fd: int, data: bytes) -> None:
+    os.write(fd, data)
+    os.fsync(fd)
+
+
 class TestStatistics:
-    def test_nodes_and_requests_are_counted(self, layers):
+    def test_nodes_and_requests_are_counted(self, layers, session):
         for number in range(10):
             (layers.lowers[0] / f"{number}").write_text("text")
         with union_mount(layers):
@@ -91,7 +77,8 @@ class TestStatistics:
             (layers.mnt / "5").unlink()
             nodes, requests = statistics(layers)
             assert nodes >= 10
-            assert requests["read"] == 10
+            # there the kernel reads by itself
+            assert requests.get("read", 0) == (0 if session == KERNEL_PASSTHROUGH else 10)
             assert (requests["mkdir"], requests["unlink"], requests["rename"]) == (1, 2, 1)
             assert requests["lookup"] >= 11
 
@@ -207,7 +194,7 @@ class TestSlowRequests:
         assert number > 5, "the copy-up was over at once"
         assert max(latencies) < self.LATENCY
 
-    def test_readers_of_the_file_go_on_with_the_old_data(self, layers):
+    def test_readers_of_the_file_go_on_with_the_old_data(self, layers, session):
         (layers.lowers[0] / "file").write_bytes(b"a" * MIB)
         with foreground(layers, before=slow_copy(1)):
             file = layers.mnt / "file"
@@ -223,7 +210,8 @@ class TestSlowRequests:
             copying.join()
             assert reads >= 5
             file.write_bytes(b"new")
-            assert os.pread(reading, MIB, 0) == b"new"
+            assert file.read_bytes() == b"new"
+            assert os.pread(reading, MIB, 0) in held_views(session, b"a" * MIB, b"new")
             os.close(reading)
 
     def test_requests_that_need_the_same_copy_up_share_it(self, layers):
@@ -302,23 +290,28 @@ UnionFs.begin_copy_up = begin_copy_up
 
 
 class TestSync:
+    # Which file it is tells its inode: a descriptor may have been opened under another name.
     COUNTING = """
 import logging, os
+upper = {upper!r}
 def counted(name):
     real = getattr(os, name)
     def call(fd):
-        logging.getLogger("test").info("%s of %s", name, os.readlink(f"/proc/self/fd/{fd}"))
+        inode = os.fstat(fd).st_ino
+        published = os.path.exists(upper + "/file")
+        logging.getLogger("test").info("%s of %d, published: %s", name, inode, published)
         return real(fd)
     setattr(os, name, call)
 counted("fsync")
 counted("fdatasync")
 """
 
-    def change(self, layers: Layers, *options: str) -> str:
+    def change(self, layers: Layers, *options: str) -> list[str]:
         """Copy up a file, write and sync it and its directory; return what was synced."""
         (layers.lowers[0] / "file").write_bytes(b"a" * MIB)
-        with foreground(layers, *options, before=self.COUNTING):
-            with open(layers.mnt / "file", "r+b") as file:
+        counting = self.COUNTING.format(upper=str(layers.upper))
+        with foreground(layers, *options, before=counting):
+            with open(layers.mnt / "file", "r+b", buffering=0) as file:
                 file.write(b"b")
                 os.fsync(file.fileno())
                 file.write(b"c")
@@ -327,40 +320,22 @@ counted("fdatasync")
             os.fsync(directory)
             os.close(directory)
             assert (layers.mnt / "file").read_bytes()[:2] == b"bc"
-            return layers.log.read_text()
+            log = layers.log.read_text()
+        return re.findall(r"f(?:data)?sync of \d+, published: \w+", log)
 
     def test_it_reaches_the_upper(self, layers):
-        log = self.change(layers)
-        assert f"fsync of {layers.upper}/file\n" in log
-        assert f"fdatasync of {layers.upper}/file\n" in log
-        assert f"fsync of {layers.upper}\n" in log
+        synced = self.change(layers)
+        file, directory = ((layers.upper / name).stat().st_ino for name in ("file", "."))
+        assert f"fsync of {file}, published: True" in synced
+        assert f"fdatasync of {file}, published: True" in synced
+        assert f"fsync of {directory}, published: True" in synced
 
     def test_the_data_of_a_copy_up_is_on_the_disk_before_it_is_published(self, layers):
-        log = self.change(layers)
-        [line] = [line for line in log.splitlines() if f"sync of {layers.work}/work/" in line]
-        assert log.index(line) < log.index(f"fsync of {layers.upper}/file")
+        synced = self.change(layers)
+        file = (layers.upper / "file").stat().st_ino
+        assert re.fullmatch(rf"f(data)?sync of {file}, published: False", synced[0])
+        assert not [line for line in synced[1:] if line.endswith("False")]
 
     @pytest.mark.parametrize("option", ["volatile", "fsync=0"])
     def test_a_volatile_mount_never_waits_for_the_disk(self, layers, option):
-        assert "sync of" not in self.change(layers, "-o", option)
-
-
-class TestIdle:
-    def test_a_mount_that_nobody_uses_takes_no_time(self, layers):
-        (layers.lowers[0] / "file").write_text("text")
-        with served(layers) as mnt:
-            for _ in range(100):
-                (mnt / "file").read_text()
-                (mnt / "new").touch()
-                (mnt / "new").unlink()
-            [pid] = daemon_pids(mnt)
-            time.sleep(0.5)
-            before = ticks(pid)
-            time.sleep(3)
-            assert ticks(pid) - before <= 1
-
-
-def ticks(pid: int) -> int:
-    """Return the processor time that a process has used, in hundredths of a second."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+        assert self.change(layers, "-o", option) == []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from tests.support.mounts import REPOSITORY, is_mounted
+from tests.support.mounts import REPOSITORY, daemon_pids, is_mounted
+from tests.support.sessions import session_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,12 +38,6 @@ def unionfuse(
         sys.executable, "-m", "unionfuse", *arguments,
         prefix=prefix, env=env, cwd=cwd, timeout=timeout,
     )  # fmt: skip
-
-
-def session_option() -> list[str]:
-    """Return the option of `unionfuse mount` for the session that is under test."""
-    session = os.environ.get("UNIONFUSE_TEST_SESSION")
-    return ["--session", session] if session else []
 
 
 def command(
@@ -75,6 +72,30 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"did not come to be in {seconds} s"
         time.sleep(0.01)
+
+
+def statistics(layers: Layers) -> tuple[int, dict[str, int]]:
+    """Ask the daemon for the number of its nodes and of requests of each kind."""
+    [pid] = daemon_pids(layers.mnt)
+    before = layers.log.stat().st_size
+    os.kill(pid, signal.SIGUSR1)
+    pattern = re.compile(r"(\d+) nodes; requests: (.*)")
+
+    def answer() -> re.Match[str] | None:
+        with open(layers.log) as log:
+            log.seek(before)
+            return pattern.search(log.read())
+
+    wait_until(answer)
+    found = answer()
+    assert found
+    words = [] if found[2] == "none" else [pair.split() for pair in found[2].split(", ")]
+    return int(found[1]), {kind: int(count) for kind, count in words}
+
+
+def open_descriptors(pid: int) -> int:
+    """Return how many descriptors a process has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @contextlib.contextmanager

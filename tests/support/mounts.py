@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.sessions import session_option
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -93,9 +95,7 @@ def union_mount(
     lowers = ":".join(str(lower).replace(":", r"\:") for lower in layers.lowers)
     where = ["--read-only", lowers] if read_only else ["--workdir", str(layers.work), lowers]
     where += [str(layers.mnt)] if read_only else [str(layers.upper), str(layers.mnt)]
-    session = os.environ.get("UNIONFUSE_TEST_SESSION")
-    chosen = ["--session", session] if session else []
-    arguments = ["mount", "--log", str(layers.log), *chosen, *extra_args, *where]
+    arguments = ["mount", "--log", str(layers.log), *session_option(), *extra_args, *where]
     try:
         _unionfuse(arguments, env=env, user=user)
         yield layers.mnt

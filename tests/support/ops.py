@@ -378,7 +378,7 @@ class Executor:
             return len(data)
 
     def truncate(self, path: bytes, size: int) -> None:
-        os.truncate(self._at(path), size)
+        _truncate(self._at(path), size)
 
     def read(self, path: bytes) -> bytes:
         with self._opened(path, os.O_RDONLY) as descriptor:
@@ -458,7 +458,7 @@ class Executor:
         return _comparable(os.fstat(self._descriptor(slot)))
 
     def fd_truncate(self, slot: int, size: int) -> None:
-        os.ftruncate(self._descriptor(slot), size)
+        _truncate(self._descriptor(slot), size)
 
     def fd_chmod(self, slot: int, mode: int) -> None:
         os.fchmod(self._descriptor(slot), mode)
@@ -477,6 +477,15 @@ class Executor:
         if slot not in self._open:
             raise OSError(errno.EBADF, "nothing open")
         return self._open[slot]
+
+
+def _truncate(file: bytes | int, size: int) -> None:
+    before = os.stat(file).st_size
+    os.truncate(file, size)
+    if size == before:
+        # Where it gathers writes, the kernel keeps the times of a FUSE file itself, and does not
+        # change them then.
+        os.utime(file)
 
 
 def _check(result: int) -> None:

@@ -35,15 +35,17 @@ async def read(fs: UnionFs, nodeid: int, size: int, offset: int) -> memoryview:
     return buffer[:done]
 
 
-def write(fs: UnionFs, nodeid: int, data: bytes | memoryview, offset: int) -> int:
+def write(
+    fs: UnionFs, nodeid: int, data: bytes | memoryview, offset: int, *, whole: bool = False
+) -> int:
     """Write `data` at `offset` of a file that is in the upper; return how much was written.
 
     That is less than all only where the next byte had no room: the caller then learns how long
-    the file is, and the cause with the next write.
+    the file is, and the cause with the next write. With `whole` it is an error.
 
     Raises:
         CopyUpNeeded: if it has to be copied up first.
-        OSError: ENOSPC, EDQUOT, EFBIG, EIO if nothing was written.
+        OSError: ENOSPC, EDQUOT, EFBIG, EIO if nothing was written, or not the whole.
     """
     fd = fs.data_fd(nodeid, write=True)
     done = os.pwrite(fd, data, offset)
@@ -51,6 +53,8 @@ def write(fs: UnionFs, nodeid: int, data: bytes | memoryview, offset: int) -> in
         try:
             done += os.pwrite(fd, data[done:], offset + done)
         except OSError:
+            if whole:
+                raise
             break
     return done
 

@@ -169,7 +169,9 @@ class FileRequests:
         _, offset, size, write_flags, *_ = wire.WRITE_IN.unpack_from(request, BODY)
         content = request[_WRITE_DATA : _WRITE_DATA + size]
         nodeid = head[3]
-        written = data.write(self._fs, nodeid, content, offset)
+        # Of what the kernel has gathered it takes a part for all, and the rest would be lost.
+        whole = bool(write_flags & wire.WRITE_CACHE)
+        written = data.write(self._fs, nodeid, content, offset, whole=whole)
         if write_flags & wire.WRITE_KILL_SUIDGID:
             self._fs.clear_mode_bits(nodeid, killed_bits(self._fs, head, nodeid))
         return replies.written(head[2], written)
