@@ -1,7 +1,9 @@
 """Fixtures of the tests that mount, and the sessions over which each of them runs.
 
-A test marked `fuse` runs over every session; marked `once` too, only over the one that unionfuse
-picks itself; marked `sessions(...)` too, over those that it names.
+A test marked `fuse` runs over every session, one that is marked `data` also where the kernel
+gathers writes; marked `once` too, only over the one that unionfuse picks itself; marked
+`sessions(...)` too, over those that it names. UNIONFUSE_TEST_SESSION and UNIONFUSE_TEST_IO choose
+one for all.
 """
 
 import itertools
@@ -14,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.mounts import Layers
-from tests.support.sessions import SESSIONS, Session, chosen_session
+from tests.support.sessions import ALL_SESSIONS, SESSIONS, Session, chosen_session
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: over no more than one session")
+    config.addinivalue_line("markers", "data: about data, so over the write-back cache too")
     config.addinivalue_line("markers", "sessions(*sessions): over these sessions alone")
 
 
@@ -29,10 +32,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if once or others or not definition.get_closest_marker("fuse"):
         return
     marker = definition.get_closest_marker("sessions")
-    able = marker.args if marker else SESSIONS
+    usual = ALL_SESSIONS if definition.get_closest_marker("data") else SESSIONS
+    able = marker.args if marker else usual
     chosen = chosen_session()
     params = []
-    for session in [chosen] if chosen else [session for session in able if session in SESSIONS]:
+    for session in [chosen] if chosen else list(able):
         cause = "" if os.environ.get("UNIONFUSE_TEST_NO_SKIPS") else session.lacking()
         if marker and session not in able:
             cause = f"is about {', '.join(session.name for session in able)}"

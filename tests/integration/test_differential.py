@@ -19,7 +19,7 @@ from tests.support.ops import Workers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.timeout(240), pytest.mark.data]
 
 N_OPS = 500
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.fuse, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.fuse, pytest.mark.timeout(100), pytest.mark.data]
 
 MIB = 1 << 20
 

@@ -26,7 +26,7 @@ from tests.support.sessions import (
 from tests.support.stress_shared import sequence_of, stamped
 from tests.support.users import NOBODY, acting_as
 
-pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60), pytest.mark.data]
 
 MIB = 1 << 20
 SIZE = 20_000

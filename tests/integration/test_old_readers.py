@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60), pytest.mark.data]
 
 SIZE = 20_000
 OLD, NEW = stamped(1, SIZE), stamped(2, SIZE)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.mounts import REPOSITORY
 
-pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(150), pytest.mark.data]
 
 SECONDS = 15
 

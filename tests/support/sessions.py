@@ -42,9 +42,10 @@ KERNEL_AUTO = Session("kernel", "auto")  # as it comes
 KERNEL_CACHED = Session("kernel", "cached")
 KERNEL_PASSTHROUGH = Session("kernel", "passthrough")
 
-# Over which ones every test runs that mounts.
-SESSIONS = (PYFUSE3, KERNEL_AUTO, KERNEL_CACHED, KERNEL_PASSTHROUGH)
-KERNEL_SESSIONS = tuple(session for session in SESSIONS if session.session == "kernel")
+# Over which ones every test runs that mounts, and those about data beside them.
+SESSIONS = (PYFUSE3, KERNEL_AUTO, KERNEL_PASSTHROUGH)
+ALL_SESSIONS = (*SESSIONS, KERNEL_CACHED)
+KERNEL_SESSIONS = tuple(session for session in ALL_SESSIONS if session.session == "kernel")
 
 
 def held_views(session: Session | None, old: bytes, new: bytes) -> list[bytes]:
