@@ -117,9 +117,3 @@ DIRENT = Struct("=QQII")  # ino off namelen type; the name follows, padded to 8
 def dirent(ino: int, offset: int, fmt: int, name: bytes) -> bytes:
     """Return a `fuse_dirent` with its name and padding; `fmt` is S_IFMT of the mode."""
     return DIRENT.pack(ino, offset, len(name), fmt >> 12) + name + bytes(-len(name) % 8)
-
-
-def two_names(body: bytes) -> tuple[bytes, bytes]:
-    """Split `NAME\\0NAME\\0`."""
-    first, second, _ = body.split(b"\0", 2)
-    return first, second

@@ -97,7 +97,3 @@ def test_entries_of_a_listing_are_aligned_to_eight_bytes(name: bytes) -> None:
     assert len(entry) % 8 == 0
     assert wire.DIRENT.unpack_from(entry) == (7, 3, len(name), 4)
     assert entry[wire.DIRENT.size :].rstrip(b"\0") == name
-
-
-def test_two_names_are_split_at_their_ends() -> None:
-    assert wire.two_names(b"old\0new\0") == (b"old", b"new")
