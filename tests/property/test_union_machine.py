@@ -94,6 +94,8 @@ class UnionMachine(RuleBasedStateMachine):
             inline_bytes=st.sampled_from((8, 1 << 16)),
             nodeid_is_ino=st.booleans(),
             max_backing_fds=st.sampled_from((1, 64)),
+            metacopy=st.booleans(),
+            redirect_dir=st.sampled_from(("on", "follow")),
         ),
         keeps_lookups=st.booleans(),
     )
@@ -106,7 +108,8 @@ class UnionMachine(RuleBasedStateMachine):
             write(path, layer)
         (self.base / "upper").mkdir(0o755)
         self.before = fingerprint(self.lowers)
-        self.model = Model(unite(stack))
+        redirects = options.redirect_dir == "on" and fmt.prefix is not None
+        self.model = Model(unite(stack), moves_directories=redirects)
         self.model.root.mode, self.model.root.mtime_ns = 0o755, None  # the upper's
         if fmt.prefix is None:  # nothing to record how many names a copied-up file has
             self.model.lose_links()

@@ -62,8 +62,10 @@ class Inode:
 class Model:
     """A tree below `root`; paths are bytes without a leading slash, b"" the root."""
 
-    def __init__(self, root: Inode) -> None:
+    def __init__(self, root: Inode, *, moves_directories: bool = True) -> None:
+        """Begin with the tree `root`; may directories that lie in a lower be renamed?"""
         self.root = root
+        self.moves_directories = moves_directories
 
     # Looking
 
@@ -180,8 +182,9 @@ class Model:
         new_parent.children[new_name] = source
         old_parent.mtime_ns = new_parent.mtime_ns = None
 
-    @staticmethod
-    def _check_rename(old: bytes, new: bytes, ends: tuple[Inode, Inode | None], flags: int) -> None:
+    def _check_rename(
+        self, old: bytes, new: bytes, ends: tuple[Inode, Inode | None], flags: int
+    ) -> None:
         source, target = ends
         if flags == RENAME_NOREPLACE and target is not None:
             raise oserror(errno.EEXIST)
@@ -199,7 +202,8 @@ class Model:
         if replaces is not None and replaces.is_dir and not source.is_dir:
             raise oserror(errno.EISDIR)
         moved = (source, target) if flags == RENAME_EXCHANGE else (source,)
-        if any(inode is not None and inode.has_lower for inode in moved):
+        of_lowers = any(inode is not None and inode.has_lower for inode in moved)
+        if of_lowers and not self.moves_directories:
             raise oserror(errno.EXDEV)
         if replaces is not None and replaces.children:
             raise oserror(errno.ENOTEMPTY)

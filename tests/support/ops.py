@@ -252,8 +252,10 @@ class Generator:
                 known.setdefault(path, "file")
             case (("unlink" | "rmdir"), (path,)):
                 known.pop(path, None)
-            case "rename", (old, new, 0 | 1) if known.get(old, "directory") != "directory":
-                known[new] = known.pop(old)
+            case "rename", (old, new, 0 | 1) if old in known and not new.startswith(old + b"/"):
+                moved = {path for path in known if path == old or path.startswith(old + b"/")}
+                for path in sorted(moved):
+                    known[new + path[len(old) :]] = known.pop(path)
 
     def _old(self, kind: str) -> bytes:
         """Choose a path, most often one that is known to be of this kind."""
@@ -353,10 +355,12 @@ class Executor:
 
     def write(self, path: bytes, offset: int, seed: int, length: int) -> int:
         with self._opened(path, os.O_WRONLY) as descriptor:
+            _touch(descriptor, unless=length)
             return os.pwrite(descriptor, pattern(seed, length), offset)
 
     def append(self, path: bytes, seed: int, length: int) -> int:
         with self._opened(path, os.O_WRONLY | os.O_APPEND) as descriptor:
+            _touch(descriptor, unless=length)
             return os.write(descriptor, pattern(seed, length))
 
     def overwrite(self, path: bytes, seed: int, length: int) -> int:
@@ -365,12 +369,15 @@ class Executor:
 
     def mmap_write(self, path: bytes, offset: int, seed: int, length: int) -> int:
         with self._opened(path, os.O_RDWR) as descriptor:
+            _touch(descriptor, unless=length)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size <= offset:
+                _touch(descriptor)
                 return 0
             # pyfuse3 does not tell the write-back of a mapping, which leaves these bits, from a
             # write(2), which clears them.
             if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+                _touch(descriptor)
                 return 0
             data = pattern(seed, length)[: status.st_size - offset]
             with mmap.mmap(descriptor, status.st_size) as mapping:
@@ -447,6 +454,7 @@ class Executor:
         # Never read-only: such a file goes on showing the lower's data on overlayfs, by its design.
         self.fd_close(slot)
         self._open[slot] = os.open(self._at(path), os.O_RDWR | os.O_NONBLOCK | flags, 0o666)
+        _touch(self._open[slot])
 
     def fd_write(self, slot: int, offset: int, seed: int, length: int) -> int:
         return os.pwrite(self._descriptor(slot), pattern(seed, length), offset)
@@ -477,6 +485,16 @@ class Executor:
         if slot not in self._open:
             raise OSError(errno.EBADF, "nothing open")
         return self._open[slot]
+
+
+def _touch(descriptor: int, *, unless: int = 0) -> None:
+    """Set the times of what is open for writing, unless something is going to be written.
+
+    overlayfs changes mtime when it copies the data of a metacopy, which it does at open; nothing
+    else is to be changed by that.
+    """
+    if not unless:
+        os.utime(descriptor)
 
 
 def _truncate(file: bytes | int, size: int) -> None:

@@ -21,16 +21,20 @@ WHITEOUTS = b"whiteouts"  # kernel 6.7's mark of a directory with xattr whiteout
 ORIGIN = b"origin"
 IMPURE = b"impure"
 NLINK = b"nlink"
+METACOPY = b"metacopy"
+REDIRECT = b"redirect"
 
 OPAQUE_XATTRS = (TRUSTED + OPAQUE, USER + OPAQUE, FUSE_OVERLAYFS + OPAQUE)
 XWHITEOUTS_XATTRS = (TRUSTED + WHITEOUTS, USER + WHITEOUTS)
 IMPURE_XATTRS = (TRUSTED + IMPURE, USER + IMPURE)
 WHITEOUT_XATTRS = (TRUSTED + WHITEOUT, USER + WHITEOUT)
+METACOPY_XATTRS = (TRUSTED + METACOPY, USER + METACOPY)
+REDIRECT_XATTRS = (TRUSTED + REDIRECT, USER + REDIRECT)
 
 _ESCAPE = b"overlay."
 _MARKERS = frozenset(
-    {OPAQUE, WHITEOUT, WHITEOUTS, ORIGIN, IMPURE, NLINK}
-    | {b"redirect", b"metacopy", b"upper", b"uuid", b"protattr"}
+    {OPAQUE, WHITEOUT, WHITEOUTS, ORIGIN, IMPURE, NLINK, METACOPY, REDIRECT}
+    | {b"upper", b"uuid", b"protattr"}
 )
 
 

@@ -82,16 +82,91 @@ def open_for_listing(directory: LayerDir) -> int:
         return os.open(b".", _OPEN_LIST, dir_fd=directory.fd())
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a directory or file of a layer says about the layers below it.
+
+    Attributes:
+        opaque: of a directory: it hides what they have at its place.
+        metacopy: of a file: its data is there.
+        redirect: where else they have it, see `union.redirect`; None for its own place.
+    """
+
+    opaque: bool = False
+    metacopy: bool = False
+    redirect: bytes | None = None
+
+
+_NO_MARKS = Marks()
+
+
 def is_opaque(directory: LayerDir) -> bool:
     """Tell whether `directory` hides what the layers below have at its place."""
+    return marks_of(directory).opaque
+
+
+def marks_of(directory: LayerDir) -> Marks:
+    """Return the marks of `directory`."""
     fd = directory.fd()
     path = fd_path(fd)
-    if _has_opaque_xattr(path, _readable_names(path)):
-        return True
-    with contextlib.suppress(FileNotFoundError):
+    present = _readable_names(path)
+    if present and _has_opaque_xattr(path, present):
+        return Marks(opaque=True)
+    try:
         os.stat(names.OPAQUE_FILE, dir_fd=fd, follow_symlinks=False)
-        return True
-    return False
+    except FileNotFoundError:
+        redirect = _first(path, present, names.REDIRECT_XATTRS) if present else None
+        return _NO_MARKS if redirect is None else Marks(redirect=redirect)
+    return Marks(opaque=True)
+
+
+def file_marks(target: xattr.Target) -> Marks:
+    """Return the marks of the regular file `target`."""
+    present = _readable_names(target)
+    if not any(name in present for name in names.METACOPY_XATTRS):
+        return _NO_MARKS
+    return Marks(metacopy=True, redirect=_first(target, present, names.REDIRECT_XATTRS))
+
+
+def may_be_metacopy(st: os.stat_result) -> bool:
+    """Tell whether a regular file with this status has less data than its size says.
+
+    So have those that were made where a layer's directory could not be marked impure.
+    """
+    return st.st_blocks * 512 < st.st_size
+
+
+def find(directory: LayerDir, name: bytes) -> tuple[os.stat_result | None, bool]:
+    """Return the status of `name` in one layer's directory, and whether it is hidden below.
+
+    No status where there is none, or a whiteout.
+    """
+    fd = directory.fd()
+    hidden = False
+    with contextlib.suppress(OSError):  # ENOENT, or ENAMETOOLONG
+        os.stat(names.WHITEOUT_PREFIX + name, dir_fd=fd, follow_symlinks=False)
+        hidden = True
+    try:
+        st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None, hidden
+    if is_whiteout(st) or (stat.S_ISREG(st.st_mode) and not st.st_size and _xwhiteout(fd, name)):
+        return None, True
+    return st, hidden
+
+
+def _xwhiteout(fd: int, name: bytes) -> bool:
+    path = fd_path(fd)
+    if not _has_xwhiteouts(path, _readable_names(path)):
+        return False
+    return any(mark in _readable_names(fd_path(fd, name)) for mark in names.WHITEOUT_XATTRS)
+
+
+def _first(target: xattr.Target, present: list[bytes], wanted: tuple[bytes, ...]) -> bytes | None:
+    for name in wanted:
+        if name in present:
+            return xattr.get_or_none(target, name)
+    return None
 
 
 def is_whiteout(st: os.stat_result) -> bool:

@@ -222,6 +222,15 @@ class Upper:
         except PermissionError:
             return None
 
+    def remove_marker(self, target: xattr.Target, marker: bytes) -> None:
+        """Remove overlay attribute `marker` of `target`, in each form in which it is read."""
+        for prefix in (names.TRUSTED, names.USER):
+            try:
+                xattr.remove(target, prefix + marker)
+            except OSError as err:
+                if err.errno not in (errno.ENODATA, errno.EPERM, errno.EOPNOTSUPP):
+                    raise
+
 
 def _make_marker(dir_fd: int, name: bytes) -> None:
     """Make an empty file; one that an earlier attempt has left says the same."""

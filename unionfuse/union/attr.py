@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from unionfuse.syscalls import inodeflags
 from unionfuse.union.backing import backing_at, backing_fd, backing_path, backing_stat
 from unionfuse.union.copy_up import require_upper
+from unionfuse.union.metacopy import forget_data
 from unionfuse.union.node import DirNode
 from unionfuse.union.state import Union, oserror
 
@@ -60,9 +61,11 @@ def set_attr(u: Union, node: Node, changes: Changes) -> None:
         if node.fmt != stat.S_IFREG:
             raise oserror(errno.EISDIR if node.fmt == stat.S_IFDIR else errno.EINVAL)
         require_upper(u, node, truncate=changes.size == 0)
-        os.ftruncate(backing_fd(u, node, write=True), changes.size)
+        fd = backing_fd(u, node, write=True)
+        os.ftruncate(fd, changes.size)
+        forget_data(u, node, fd)
     else:
-        require_upper(u, node)
+        require_upper(u, node, attributes=True)
     path, dir_fd, follows = backing_at(node)
     if changes.uid is not None or changes.gid is not None:
         uid = -1 if changes.uid is None else changes.uid

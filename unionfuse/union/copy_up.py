@@ -5,6 +5,10 @@ attributes, times; one rename that publishes it. Attributes come after data, sin
 would remove security.capability; owner before mode, since chown clears setuid; times last.
 A crash anywhere leaves the old file, and a temporary that the next mount removes.
 
+Of a file whose attributes alone are changed no data is copied (overlayfs: metacopy=on): it
+comes up as a file with a hole of its size, marked `overlay.metacopy`, whose data is the
+lower's until the first write. Then `union.metacopy` puts it into that file.
+
 The data is the only slow part. `begin`, `CopyUp.copy_data` and `finish` let a session run
 that part in a thread: it touches only descriptors, and the lower does not change.
 """
@@ -32,10 +36,12 @@ from unionfuse.union.backing import (
     backing_stat,
     close_fd,
     open_backing,
+    open_data,
 )
 from unionfuse.union.listing import kind_of
 from unionfuse.union.lookup import key_of, listing_of
-from unionfuse.union.node import DirNode, Node
+from unionfuse.union.metacopy import Fill, keep_within_reach
+from unionfuse.union.node import DirNode, Node, Place
 from unionfuse.union.state import CopyUpNeeded, Union
 
 log = logging.getLogger(__name__)
@@ -58,6 +64,7 @@ class CopyUp:
         node: what is copied up.
         temp: name in WORKDIR/work.
         source_fd, target_fd: open on the lower file and on the temporary; ours to close.
+        data_fd: open on what has the data: `source_fd`, or another one of ours.
         size: bytes of data to copy.
         sync: whether the data goes to disk before the file is published.
     """
@@ -66,6 +73,7 @@ class CopyUp:
     temp: bytes
     source_fd: int
     target_fd: int
+    data_fd: int
     size: int
     sync: bool
 
@@ -75,19 +83,38 @@ class CopyUp:
         Raises:
             OSError: ENOSPC, EDQUOT or EIO.
         """
-        copy_data(self.source_fd, self.target_fd, self.size)
+        copy_data(self.data_fd, self.target_fd, self.size)
         if self.sync and self.size:
             os.fsync(self.target_fd)
 
+    def close(self) -> None:
+        """Close what is open but for the target."""
+        os.close(self.source_fd)
+        if self.data_fd != self.source_fd:
+            os.close(self.data_fd)
 
-def require_upper(u: Union, node: Node, *, truncate: bool = False) -> None:
-    """Make sure that `node` is in the upper; with `truncate` its data need not come along.
+
+def require_upper(
+    u: Union, node: Node, *, truncate: bool = False, attributes: bool = False
+) -> None:
+    """Make sure that `node` is in the upper, and its data.
+
+    Args:
+        u: the union.
+        node: of any kind.
+        truncate: the data goes away: it need not come along.
+        attributes: only they are going to be changed: the data may stay where it is.
 
     Raises:
         CopyUpNeeded: if more data has to be moved than an immediate answer allows.
         OSError: EROFS, ENOSPC, EDQUOT, EIO.
     """
     if node.is_upper:
+        rare = node.rare
+        if rare is not None and rare.data is not None and not (truncate or attributes):
+            _require_data(u, node)
+        elif rare is not None and rare.is_filling:
+            raise CopyUpNeeded(node)  # its end puts back what the attributes were
         return
     u.writable()
     if isinstance(node, DirNode):
@@ -97,9 +124,22 @@ def require_upper(u: Union, node: Node, *, truncate: bool = False) -> None:
         _copy_up_special(u, node)
         return
     size = 0 if truncate else backing_stat(node).st_size
+    if size and attributes and u.makes_metacopies:
+        _copy_up_attributes(u, node, size)
+        return
     if size and (u.options.sync or size > u.options.inline_bytes):
         raise CopyUpNeeded(node)
-    copy = begin(u, node, size)
+    _copy_now(u, begin(u, node, size))
+
+
+def _require_data(u: Union, node: Node) -> None:
+    size = backing_stat(node).st_size
+    if node.is_filling or u.options.sync or size > u.options.inline_bytes:
+        raise CopyUpNeeded(node)
+    _copy_now(u, begin(u, node))
+
+
+def _copy_now(u: Union, copy: CopyUp | Fill) -> None:
     try:
         copy.copy_data()
     except BaseException:
@@ -108,10 +148,29 @@ def require_upper(u: Union, node: Node, *, truncate: bool = False) -> None:
     finish(u, copy)
 
 
+def _copy_up_attributes(u: Union, node: Node, size: int) -> None:
+    """Copy up a regular file without its data, which is the lower's from now on too."""
+    assert node.where is not None, "a node in a lower has a place in it"
+    data = node.data or (node.where, node.backing_name)
+    copy = _begin(u, node, 0)
+    try:
+        os.ftruncate(copy.target_fd, size)
+        if not u.writable().set_marker(copy.target_fd, names.METACOPY, b""):
+            raise CopyUpNeeded(node)
+    except BaseException:
+        abandon(u, copy)
+        raise
+    has_more_names = os.fstat(copy.source_fd).st_nlink > 1  # they can part
+    _finish(u, copy, data)
+    if has_more_names and node.parent is not None:
+        place = (node.parent, node.name)
+        keep_within_reach(u, node, place, backing_path(node), same=False)
+
+
 def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
     """Make sure that `node` is in the upper under this one of its names, for rename."""
     node.prefer_place(parent, name)
-    require_upper(u, node)
+    require_upper(u, node, attributes=True)
     kind = listing_of(parent).get(name)
     if kind is None or kind.in_upper:
         return
@@ -120,38 +179,71 @@ def require_upper_name(u: Union, node: Node, parent: DirNode, name: bytes) -> No
     _link_from_index(u, node, parent, name)
 
 
-def begin(u: Union, node: Node, size: int | None = None) -> CopyUp:
+def keep_count(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
+    """Enter a lower file with several names into the index before one of them goes.
+
+    There the number of names outlasts a remount (ovl_nlink_start). On a full disk the name can
+    go all the same; so it does where the data would have to come along.
+    """
+    if u.index is None or not node.keys or not u.makes_metacopies:
+        return
+    try:
+        require_upper_name(u, node, parent, name)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def begin(u: Union, node: Node, size: int | None = None) -> CopyUp | Fill:
     """Begin to copy up the regular file `node`: its parents, and an empty temporary.
+
+    Of a metacopy the data alone is copied, into the file itself.
 
     Args:
         u: the union.
-        node: a regular file in a lower.
+        node: a regular file in a lower, or a metacopy in the upper.
         size: how much of its data to copy; all by default.
     """
+    if node.is_upper:
+        return Fill.begin(u, node)
+    return _begin(u, node, size)
+
+
+def _begin(u: Union, node: Node, size: int | None = None) -> CopyUp:
     upper = u.writable()
     if node.parent is not None:
         require_upper(u, node.parent)
-    source_fd = open_backing(node) if node.fd < 0 else os.dup(backing_fd(u, node))
+    if node.data is None and node.fd >= 0:
+        source_fd = os.dup(backing_fd(u, node))
+    else:
+        source_fd = open_backing(node)
     temp = upper.workdir.temp_name()
+    data_fd = source_fd
     try:
+        if node.data is not None:
+            data_fd = open_data(node.data)
         target_fd = os.open(temp, _NEW_FILE, 0o600, dir_fd=upper.work_fd)
     except BaseException:
-        os.close(source_fd)
+        for fd in {source_fd, data_fd}:
+            os.close(fd)
         raise
     if size is None:
         size = os.fstat(source_fd).st_size
-    return CopyUp(node, temp, source_fd, target_fd, size, u.options.sync)
+    return CopyUp(node, temp, source_fd, target_fd, data_fd, size, u.options.sync)
 
 
-def abandon(u: Union, copy: CopyUp) -> None:
+def abandon(u: Union, copy: CopyUp | Fill) -> None:
     """Give up a copy-up: the union is as it was."""
-    os.close(copy.source_fd)
+    if isinstance(copy, Fill):
+        copy.abandon()
+        return
+    copy.close()
     os.close(copy.target_fd)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(copy.temp, dir_fd=u.writable().work_fd)
 
 
-def finish(u: Union, copy: CopyUp) -> None:
+def finish(u: Union, copy: CopyUp | Fill) -> None:
     """Finish a copy-up whose data is there: attributes, and the rename that publishes it.
 
     A truncation to 0, which needs no data, may have overtaken it: then there is nothing to
@@ -160,19 +252,38 @@ def finish(u: Union, copy: CopyUp) -> None:
     Raises:
         OSError: ENOSPC and the like; then the union is as it was.
     """
+    if isinstance(copy, Fill):
+        copy.finish(u)
+    else:
+        _finish(u, copy)
+
+
+def _finish(u: Union, copy: CopyUp, data: Place | None = None) -> None:
+    """Finish a copy-up of a file with its data, or of its attributes alone: `data` has it."""
     node, st = copy.node, os.fstat(copy.source_fd)
     if node.is_upper:
         abandon(u, copy)
         return
+    was = node.data
     try:
         origin = _origin(u, node, st)
         copy_metadata(u, st, copy.source_fd, copy.target_fd, origin)
+        node.data = data  # first: a failure may come when it is in the index already
         _publish(u, node, copy.temp, st, origin)
     except BaseException:
+        if not node.is_upper:
+            node.data = was
         abandon(u, copy)
         raise
-    os.close(copy.source_fd)
-    adopt_fd(u, node, copy.target_fd)
+    copy.close()
+    close_fd(u, node)
+    if data is None:
+        adopt_fd(u, node, copy.target_fd)
+        return
+    if node.is_orphan:
+        adopt_fd(u, node, copy.target_fd)
+    else:
+        os.close(copy.target_fd)
 
 
 def has_origin(u: Union, node: Node) -> bool:

@@ -15,10 +15,11 @@ from unionfuse.layer.workdir import remove_tree
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.union import acl
-from unionfuse.union.backing import adopt_fd, get_attr, keep_fd
+from unionfuse.union.backing import adopt_fd, backing_path, get_attr, keep_fd
 from unionfuse.union.copy_up import has_origin, mark_impure, require_upper
 from unionfuse.union.listing import Listing, kind_of
 from unionfuse.union.lookup import NAME_MAX, key_of, listing_of
+from unionfuse.union.metacopy import keep_within_reach
 from unionfuse.union.node import FD_WRITE, DirNode, Node, Rare
 from unionfuse.union.state import Attr, Caller, Entry, Union, oserror
 
@@ -145,7 +146,10 @@ def link(u: Union, node: Node, parent: DirNode, name: bytes) -> Entry:
     if node.parent is None and not (node.is_orphan and node.is_upper):
         raise oserror(errno.ENOENT)
     _check_new_name(u, parent, name)
-    require_upper(u, node)
+    require_upper(u, node, attributes=True)
+    if node.data is not None and node.parent is not None:
+        place = (node.parent, node.name)
+        keep_within_reach(u, node, place, backing_path(node), same=False)
     require_upper(u, parent)
     upper = u.writable()
     assert parent.upper is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unionfuse.union.attr import clear_mode_bits
 from unionfuse.union.backing import backing_fd
 from unionfuse.union.copy_up import require_upper
+from unionfuse.union.metacopy import forget_data
 
 if TYPE_CHECKING:
     from unionfuse.union.node import Node
@@ -36,5 +37,6 @@ def open_file(u: Union, node: Node, flags: int, *, killed_bits: int = 0) -> None
     fd = backing_fd(u, node, write=write or truncate)
     if truncate:
         os.ftruncate(fd, 0)
+        forget_data(u, node, fd)
         clear_mode_bits(node, killed_bits)
     node.opens += 1

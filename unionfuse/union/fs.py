@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from unionfuse.layer.directory import LayerDir
     from unionfuse.union.copy_up import CopyUp
     from unionfuse.union.listing import Dirent
+    from unionfuse.union.metacopy import Fill
 
 _DOTS = frozenset({b".", b".."})
 
@@ -254,7 +255,7 @@ class UnionFs:
             CopyUpNeeded: if it is to be written and has to be copied up first.
         """
         node = self.node(nodeid)
-        if write and not node.is_upper:
+        if write and not node.owns_data:
             copy_up.require_upper(self.union, node)
         return backing.backing_fd(self.union, node, write=write)
 
@@ -264,6 +265,8 @@ class UnionFs:
         if not node.is_upper:
             return None
         if not isinstance(node, DirNode):
+            if node.data is not None:
+                return backing.open_backing(node)
             return os.dup(backing.backing_fd(self.union, node))
         if node.is_dead:
             return None
@@ -273,13 +276,13 @@ class UnionFs:
         """Make a regular file without a name and open it. Increases nlookup and opens by one."""
         return _remember(create.tmpfile(self.union, self.directory(parent), mode, caller))
 
-    def open_path(self, nodeid: int) -> int:
-        """Return a new O_PATH descriptor of the backing; the caller closes it."""
-        return backing.open_path(self.node(nodeid))
+    def open_data_path(self, nodeid: int) -> int:
+        """Return a new O_PATH descriptor of what has the data; the caller closes it."""
+        return backing.open_data_path(self.node(nodeid))
 
-    def is_upper(self, nodeid: int) -> bool:
-        """Tell whether a node is in the upper."""
-        return self.node(nodeid).is_upper
+    def owns_data(self, nodeid: int) -> bool:
+        """Tell whether the data of a node is in the upper."""
+        return self.node(nodeid).owns_data
 
     def renumber(self, nodeid: int) -> None:
         """Give a node a new nodeid; the old one goes on to mean it."""
@@ -301,15 +304,15 @@ class UnionFs:
         """Clear bits of the mode, as a write does; return whether one of them was set."""
         return attr.clear_mode_bits(self.node(nodeid), bits)
 
-    def begin_copy_up(self, node: Node) -> CopyUp:
+    def begin_copy_up(self, node: Node) -> CopyUp | Fill:
         """Begin the copy-up that a `CopyUpNeeded` asks for."""
         return copy_up.begin(self.union, node)
 
-    def finish_copy_up(self, copy: CopyUp) -> None:
+    def finish_copy_up(self, copy: CopyUp | Fill) -> None:
         """Publish a copy-up whose data is there."""
         copy_up.finish(self.union, copy)
 
-    def abandon_copy_up(self, copy: CopyUp) -> None:
+    def abandon_copy_up(self, copy: CopyUp | Fill) -> None:
         """Give up a copy-up."""
         copy_up.abandon(self.union, copy)
 

@@ -85,9 +85,18 @@ class Listing:
         whiteouts: names for which the upper has a marker, and whether a lower has them to be
             hidden.
         is_impure: whether the upper directory is marked to hold objects with an origin.
+        impure_lowers: the lowers that are marked so: they were the upper of a union once.
     """
 
-    __slots__ = ("_changed", "_cookies", "_order", "is_impure", "kinds", "whiteouts")
+    __slots__ = (
+        "_changed",
+        "_cookies",
+        "_order",
+        "impure_lowers",
+        "is_impure",
+        "kinds",
+        "whiteouts",
+    )
 
     def __init__(self) -> None:
         self.kinds: dict[bytes, Kind] = {}
@@ -96,6 +105,7 @@ class Listing:
         self._changed: dict[bytes, int] = {}  # cookies of removed names (0) and of those back
         self.whiteouts: dict[bytes, bool] = {}
         self.is_impure = False
+        self.impure_lowers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -203,6 +213,8 @@ def merge(upper: LayerDir | None, lowers: tuple[LayerDir, ...]) -> Listing:
     closed: set[bytes] = set()  # directories below which a lower has something else
     for position, lower in enumerate(lowers):
         found = scan(lower)
+        if found.impure:
+            listing.impure_lowers += (position,)
         for name, fmt in found.entries:
             if name in hidden:
                 continue

@@ -8,11 +8,12 @@ import stat
 
 from unionfuse.layer import names
 from unionfuse.layer.directory import LayerDir
-from unionfuse.layer.scan import is_opaque
+from unionfuse.layer.scan import file_marks, marks_of, may_be_metacopy
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.union.backing import attr_of, get_attr
 from unionfuse.union.listing import Kind, Listing, merge
 from unionfuse.union.node import DirNode, Key, Node
+from unionfuse.union.redirect import data_place, lower_directories
 from unionfuse.union.state import Entry, Union, oserror
 
 NAME_MAX = 255
@@ -65,24 +66,33 @@ def key_of(st: os.stat_result) -> Key:
 
 
 def _make_directory(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
-    upper = None
+    upper, redirect = None, None
     lowers: list[LayerDir] = []
     is_closed = False
     if kind.in_upper:
         assert parent.upper is not None, "a name in the upper has its parent there"
         upper = LayerDir(parent.upper, name)
-        is_closed = bool(kind.lowers) and is_opaque(upper)
+        marks = marks_of(upper)
+        redirect, is_closed = marks.redirect, marks.opaque or marks.redirect is not None
+        if redirect is not None:
+            lowers = lower_directories(u, parent, name, redirect)
     for position in kind.lowers:
         if is_closed:
             break
         lower = LayerDir(parent.lowers[position], name)
         lowers.append(lower)
-        is_closed = position != kind.lowers[-1] and is_opaque(lower)
+        if lower.layer == u.root.lowers[-1].layer:
+            break
+        marks = marks_of(lower)
+        is_closed = marks.opaque or marks.redirect is not None
+        if marks.redirect is not None:
+            lowers += lower_directories(u, parent, name, marks.redirect, lower.layer)
     # Of a merged directory the lower's number is shown, so that copy-up does not change it.
     first = lowers[0] if lowers else upper
     assert first is not None, "a name is in some layer"
     ino = u.inodes.number(key_of(os.fstat(first.fd())))
     node = DirNode(ino, parent, name, upper, tuple(lowers))
+    node.redirect = redirect
     u.table.add(node)
     parent.children[name] = node
     return Entry(node, get_attr(node))
@@ -98,7 +108,10 @@ def _make_upper(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
         ino = u.inodes.number(key)
         node = Node(ino, kind.fmt, None, b"")
         node.where, node.backing_name = where, name
-        if listing_of(parent).is_impure:
+        is_impure = listing_of(parent).is_impure
+        if kind.fmt == stat.S_IFREG and (is_impure or may_be_metacopy(st)):
+            _read_metacopy(u, node, parent, name)
+        if is_impure:
             _read_origin(u, node, st)
         has_key = st.st_nlink > 1 or node.ino != ino
         u.table.add(node)
@@ -110,6 +123,16 @@ def _make_upper(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
         u.backing_fds[node] = None
     node.add_place(parent, name)
     return Entry(node, attr_of(node, st))
+
+
+def _read_metacopy(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
+    """Find the data of a file in `parent` of which the layer has only the attributes."""
+    assert node.where is not None, "the caller has set it"
+    marks = file_marks(fd_path(node.where.fd(), node.backing_name))
+    if marks.metacopy:
+        node.data = data_place(u, parent, name, marks.redirect, node.where.layer)
+        if node.is_upper:
+            node.redirect = marks.redirect
 
 
 def _read_origin(u: Union, node: Node, st: os.stat_result) -> None:
@@ -145,6 +168,10 @@ def _make_lower(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
                 return _make_indexed(u, parent, name, st, found)
     node = Node(u.inodes.number(key), kind.fmt, parent, name)
     node.where, node.backing_name = where, name
+    if kind.fmt == stat.S_IFREG and (
+        may_be_metacopy(st) or kind.lowers[0] in listing_of(parent).impure_lowers
+    ):
+        _read_metacopy(u, node, parent, name)
     u.table.add(node)
     if st.st_nlink > 1:
         node.nlink_delta = -u.removed_links.get(key, 0)
@@ -168,6 +195,9 @@ def _make_indexed(
     if node is None:
         shown = key if u.lacks_origins else lower_key  # as by a name in the upper
         node = Node(u.inodes.number(shown), stat.S_IFMT(st.st_mode), None, b"")
+        node.where, node.backing_name = where, entry
+        if node.fmt == stat.S_IFREG:
+            _read_metacopy(u, node, parent, name)
         u.table.add(node)
     if not node.is_orphan:  # it may be known by a name that goes; the entry stays
         node.where, node.backing_name = where, entry

@@ -29,6 +29,7 @@ _FEW = 1024  # a table of no more nodes is left as it is when nodes go
 _SYNTHETIC_INO = 1 << 62  # inode numbers of our own start here; no filesystem goes so far
 
 Key = tuple[int, int]
+Place = tuple["LayerDir", bytes]
 T = TypeVar("T")
 
 
@@ -36,14 +37,18 @@ class Rare:
     """What few nodes have: an open backing, several names, an identity of their own."""
 
     __slots__ = (
+        "data",
+        "data_fd",
         "fd",
         "fd_access",
         "is_counted",
+        "is_filling",
         "is_orphan",
         "keys",
         "nlink_delta",
         "opens",
         "others",
+        "redirect",
     )
 
     def __init__(self) -> None:
@@ -55,6 +60,10 @@ class Rare:
         self.nlink_delta = 0
         self.is_counted = True
         self.keys: tuple[Key, ...] = ()
+        self.data: Place | None = None
+        self.data_fd = -1
+        self.is_filling = False
+        self.redirect: bytes | None = None
 
     def is_needed(self) -> bool:
         """Tell whether anything in it is not as in a new one."""
@@ -66,6 +75,8 @@ class Rare:
             or self.nlink_delta != 0
             or not self.is_counted
             or self.keys != ()
+            or self.data is not None
+            or self.redirect is not None
         )
 
 
@@ -113,6 +124,10 @@ class Node:
         is_counted: whether `nlink_delta` is known, and not a guess.
         keys: identities of the backing (st_dev, st_ino) under which it is found, that of the
             upper first; none for what is found by its only name, under its own number.
+        data: where the data of a metacopy is: a directory of a lower, and the name there.
+        data_fd: descriptor of that, -1 if it is not open.
+        is_filling: the data of a metacopy is on its way into it.
+        redirect: where it is in the lowers, or its data, if the upper says so: `union.redirect`.
     """
 
     __slots__ = (
@@ -135,6 +150,10 @@ class Node:
     nlink_delta = _RareField(0)
     is_counted = _RareField(True)
     keys: _RareField[tuple[Key, ...]] = _RareField(())
+    data: _RareField[Place | None] = _RareField(None)
+    data_fd = _RareField(-1)
+    is_filling = _RareField(False)
+    redirect: _RareField[bytes | None] = _RareField(None)
 
     def __init__(self, ino: int, fmt: int, parent: DirNode | None, name: bytes) -> None:
         self.nodeid = 0
@@ -151,6 +170,12 @@ class Node:
     def is_upper(self) -> bool:
         """Whether its backing is in the upper (or was, before its last name went)."""
         return self.where is not None and self.where.layer == UPPER
+
+    @property
+    def owns_data(self) -> bool:
+        """Whether it is in the upper with its data."""
+        rare = self.rare
+        return self.is_upper and (rare is None or rare.data is None)
 
     def places(self) -> list[tuple[DirNode, bytes]]:
         """Return all its known places in the merged tree."""
@@ -328,9 +353,7 @@ class NodeTable:
         self._remove(node)
         if node.rare is not None:
             self._drop_keys(node)
-            if node.fd >= 0:
-                os.close(node.fd)
-                node.fd = -1
+            _close(node.rare)
         if isinstance(node, DirNode):
             for directory in (node.upper, *node.lowers):
                 if directory is not None:
@@ -365,6 +388,12 @@ class NodeTable:
     def close(self) -> None:
         """Close every descriptor that nodes hold."""
         for node in self.nodes.values():
-            if node.fd >= 0:
-                os.close(node.fd)
-                node.fd = -1
+            if node.rare is not None:
+                _close(node.rare)
+
+
+def _close(rare: Rare) -> None:
+    for fd in (rare.fd, rare.data_fd):
+        if fd >= 0:
+            os.close(fd)
+    rare.fd = rare.data_fd = -1

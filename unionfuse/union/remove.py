@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfuse.union.backing import backing_stat, forget, make_orphan
-from unionfuse.union.copy_up import require_upper
+from unionfuse.union.copy_up import keep_count, require_upper
 from unionfuse.union.lookup import existing, listing_of
 from unionfuse.union.node import FD_PATH, DirNode, Node
 from unionfuse.union.state import Union, oserror
@@ -33,6 +33,9 @@ def unlink(u: Union, parent: DirNode, name: bytes) -> None:
     if kind.fmt == stat.S_IFDIR:
         raise oserror(errno.EISDIR)
     node = existing(u, parent, name)
+    if not kind.in_upper:
+        keep_count(u, node, parent, name)
+        kind = listing_of(parent).kinds[name]
     require_upper(u, parent)
     assert parent.upper is not None
     dir_fd = parent.upper.fd()

@@ -16,17 +16,20 @@ from unionfuse.syscalls.rename import (
     RENAME_WHITEOUT,
     renameat2,
 )
-from unionfuse.union.backing import forget
+from unionfuse.union.backing import data_stat, forget
 from unionfuse.union.copy_up import (
     copy_metadata,
     has_origin,
+    keep_count,
     mark_impure,
     require_upper,
     require_upper_name,
 )
 from unionfuse.union.listing import Kind, kind_of
 from unionfuse.union.lookup import NAME_MAX, existing, listing_of
+from unionfuse.union.metacopy import keep_within_reach
 from unionfuse.union.node import DirNode, Node
+from unionfuse.union.redirect import redirect_of, set_redirect
 from unionfuse.union.remove import (
     directory_gone,
     directory_held,
@@ -71,8 +74,9 @@ def rename(
 
     Raises:
         CopyUpNeeded: if data has to be copied up first.
-        OSError: EXDEV for a directory that lies in a lower (overlayfs: redirect_dir=off),
-            ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EROFS, ENOSPC.
+        OSError: EXDEV for a directory that lies in a lower where no redirect can be written
+            (overlayfs: redirect_dir=off), ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL,
+            EROFS, ENOSPC.
     """
     u.writable()
     if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
@@ -90,20 +94,20 @@ def rename(
     if flags & RENAME_EXCHANGE:
         _exchange(u, old, new)
     elif new.node is not old.node:
-        _check_replaceable(old.node, new.node)
+        _check_replaceable(u, old.node, new.node)
         _move(u, old, new)
     for end in (old, new):
         if end.node is not None:
             forget(u, end.node, 0)  # what the kernel does not hold was made to look at it
 
 
-def _check_movable(node: Node) -> None:
-    if isinstance(node, DirNode) and node.lowers:
+def _check_movable(u: Union, node: Node) -> None:
+    if isinstance(node, DirNode) and node.lowers and not u.makes_redirects:
         raise oserror(errno.EXDEV)
 
 
-def _check_replaceable(node: Node, target: Node | None) -> None:
-    _check_movable(node)
+def _check_replaceable(u: Union, node: Node, target: Node | None) -> None:
+    _check_movable(u, node)
     if target is None:
         return
     if isinstance(target, DirNode):
@@ -122,14 +126,12 @@ def _exchange(u: Union, old: _End, new: _End) -> None:
         return
     for end in (old, new):
         assert end.node is not None
-        _check_movable(end.node)
+        _check_movable(u, end.node)
     for end in (old, new):
         assert end.node is not None
         require_upper_name(u, end.node, end.parent, end.name)
-    _hide_below(u, old, new.covers)
-    _hide_below(u, new, old.covers)
-    _keep_origin(u, old.node, new.parent)
-    _keep_origin(u, new.node, old.parent)
+    _stay_whole(u, old, new)
+    _stay_whole(u, new, old)
     renameat2(old.fd(), old.name, new.fd(), new.name, RENAME_EXCHANGE)
     listing_of(old.parent).replace(old.name, kind_of(new.kind.fmt, True, old.kind.covers))
     listing_of(new.parent).replace(new.name, kind_of(old.kind.fmt, True, new.kind.covers))
@@ -145,9 +147,11 @@ def _move(u: Union, old: _End, new: _End) -> None:
     assert old.kind is not None
     require_upper_name(u, old.node, old.parent, old.name)
     require_upper(u, new.parent)
+    if new.node is not None and new.node.fmt != stat.S_IFDIR:
+        keep_count(u, new.node, new.parent, new.name)
+        new.kind = listing_of(new.parent).get(new.name)
     new_covers = new.covers
-    _hide_below(u, old, new_covers)
-    _keep_origin(u, old.node, new.parent)
+    _stay_whole(u, old, new)
     target_in_upper = new.kind is not None and new.kind.in_upper
     if isinstance(new.node, DirNode):
         if target_in_upper:
@@ -173,16 +177,34 @@ def _move(u: Union, old: _End, new: _End) -> None:
     _arrive(old.node, old, new)
 
 
-def _hide_below(u: Union, end: _End, covers: bool) -> None:
-    """Make a directory opaque before it goes where a lower has the name."""
-    if covers and isinstance(end.node, DirNode):
-        u.writable().set_opaque(end.fd(), end.name)
+def _stay_whole(u: Union, end: _End, target: _End) -> None:
+    """Make sure that what is in the lowers for `end` counts at `target` too, and nothing else.
+
+    All of this is true of the old name as well, so it is done before the rename.
+    """
+    node = end.node
+    assert node is not None
+    if isinstance(node, DirNode):
+        if node.lowers:
+            _redirect(u, node, end, target)
+        elif target.covers:
+            u.writable().set_opaque(end.fd(), end.name)
+    elif node.data is not None:
+        same = end.parent is target.parent and data_stat(node.data).st_nlink == 1
+        place = (end.parent, end.name)
+        keep_within_reach(u, node, place, fd_path(end.fd(), end.name), same=same)
+    if has_origin(u, node) or (isinstance(node, DirNode) and node.lowers):
+        mark_impure(u, target.parent)
 
 
-def _keep_origin(u: Union, node: Node, parent: DirNode) -> None:
-    """Mark where an object with an origin is going to be, before it is there."""
-    if has_origin(u, node):
-        mark_impure(u, parent)
+def _redirect(u: Union, node: DirNode, end: _End, target: _End) -> None:
+    same = end.parent is target.parent
+    try:
+        redirect = redirect_of(u, node, end.parent, end.name, same=same)
+    except OSError:  # ENAMETOOLONG: as on overlayfs it is the caller who copies then
+        raise oserror(errno.EXDEV) from None
+    if redirect is not None:
+        set_redirect(u, node, fd_path(end.fd(), end.name), redirect)
 
 
 def _empty_on_disk(u: Union, node: DirNode, end: _End) -> None:
@@ -215,6 +237,7 @@ def _empty_on_disk(u: Union, node: DirNode, end: _End) -> None:
     upper.discard(temp)
     node.upper.forget()
     node.lowers = ()
+    node.redirect = None
     node.listing = None
 
 

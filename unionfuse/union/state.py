@@ -26,12 +26,23 @@ class Options:
             `CopyUpNeeded`, where nothing has to be written to disk.
         nodeid_is_ino: nodeids are inode numbers.
         max_backing_fds: how many backing files are open at most, >= 1.
+        metacopy: copy up attributes without data where they alone are changed.
+        redirect_dir: on, follow, nofollow or off, as overlayfs.rst has it: whether a directory
+            of a lower can be renamed, and whether those that were are found.
+        index: keep hard links of lower files over a remount.
+        xino: on, off or auto: whether inode numbers are made unique over several filesystems.
+        nfs_export: nodes stay known after the kernel has forgotten them.
     """
 
     sync: bool = True
     inline_bytes: int = 64 * 1024
     nodeid_is_ino: bool = False
     max_backing_fds: int = 512
+    metacopy: bool = True
+    redirect_dir: str = "on"
+    index: bool = True
+    xino: str = "auto"
+    nfs_export: bool = False
 
 
 class Caller(NamedTuple):
@@ -92,6 +103,17 @@ class Union:
     def lacks_origins(self) -> bool:
         """Whether a copy-up can not record its origin, for want of extended attributes."""
         return self.upper is not None and self.upper.format.prefix is None
+
+    @property
+    def makes_redirects(self) -> bool:
+        """Whether directories of lowers are renamed, and metacopies, by a mark on them."""
+        has_marks = self.upper is not None and self.upper.format.prefix is not None
+        return has_marks and self.options.redirect_dir == "on"
+
+    @property
+    def makes_metacopies(self) -> bool:
+        """Whether attributes are copied up without data (overlayfs: only with redirects)."""
+        return self.options.metacopy and self.makes_redirects
 
     def writable(self) -> Upper:
         """Return the upper; raise OSError EROFS if there is none."""

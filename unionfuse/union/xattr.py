@@ -57,7 +57,7 @@ def set_xattr(
     stored = u.xattr_names.stored(name)
     if stored is None:
         raise oserror(errno.EPERM)
-    require_upper(u, node)
+    require_upper(u, node, attributes=True)
     if isinstance(node, DirNode):
         node.gives = None
     xattr.set_(backing_target(node), stored, value, flags)
@@ -81,7 +81,7 @@ def remove_xattr(u: Union, node: Node, name: bytes) -> None:
     u.writable()
     if not node.is_upper:
         xattr.get(backing_target(node), stored)
-    require_upper(u, node)
+    require_upper(u, node, attributes=True)
     if isinstance(node, DirNode):
         node.gives = None
     xattr.remove(backing_target(node), stored)

@@ -98,7 +98,7 @@ def test_holes_stay_holes(union: Stand) -> None:
         file.truncate(1 << 30)
         file.seek(500 << 20)
         file.write(b"an island")
-    union.d.chmod(b"sparse", 0o600)
+    union.d.write(b"sparse", b"first")
     st = (union.upper / "sparse").stat()
     assert st.st_size == 1 << 30
     assert st.st_blocks * 512 < 1 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,7 +97,10 @@ def test_a_directory_over_an_empty_lower_one_is_opaque(union: Stand) -> None:
 
 
 @pytest.mark.parametrize("is_merged", [False, True], ids=["lower", "merged"])
-def test_a_directory_of_a_lower_is_not_moved(union: Stand, is_merged: bool) -> None:
+def test_a_directory_of_a_lower_is_not_moved_without_redirects(
+    union: Stand, is_merged: bool
+) -> None:
+    union.options = replace(union.options, redirect_dir="off")
     (union.bottom / "dir").mkdir()
     if is_merged:
         union.d.create(b"dir/file")

@@ -89,7 +89,7 @@ class FileRequests:
 
     def _backing(self, nodeid: int, flags: int) -> Backing:
         """Return how an open of `nodeid` goes; raise OSError ESTALE where it needs another."""
-        is_upper = self._fs.is_upper(nodeid)
+        is_upper = self._fs.owns_data(nodeid)
         backing = self._backings.get(nodeid)
         if backing is not None and backing.is_upper != is_upper and backing.backing_id:
             if backing.opens:
@@ -102,7 +102,7 @@ class FileRequests:
             self._backings.drop(nodeid)
             backing = None
         if backing is None:
-            open_path: Callable[[], int] | None = functools.partial(self._fs.open_path, nodeid)
+            open_path: Callable[[], int] | None = functools.partial(self._fs.open_data_path, nodeid)
             if flags & os.O_ACCMODE and self._fs.getattr(nodeid).st.st_mode & SETID:
                 open_path = None
             backing = self._backings.add(nodeid, is_upper=is_upper, open_path=open_path)
