@@ -126,9 +126,8 @@ def snapshot(
 def diff(
     expected: Mapping[bytes, Record],
     actual: Mapping[bytes, Record],
-    ignored: frozenset[str] = frozenset(),
 ) -> list[str]:
-    """Return one line for each name or property, but the `ignored`, in which snapshots differ."""
+    """Return one line for each name or property in which snapshots differ."""
     lines = []
     for name in sorted({*expected, *actual}):
         want, have = expected.get(name), actual.get(name)
@@ -137,7 +136,7 @@ def diff(
             continue
         for field in fields(Record):
             left, right = getattr(want, field.name), getattr(have, field.name)
-            if left != right and field.name not in ignored:
+            if left != right:
                 show = "{:04o}".format if field.name == "mode" else repr
                 lines.append(f"{name!r}: {field.name} should be {show(left)}, is {show(right)}")
     return lines

@@ -85,7 +85,7 @@ class AttributeRequests:
         ):
             self._context.setid.check(nodeid)
             self._fs.setattr(nodeid, changes)
-            if valid & wire.FATTR_MODE:
+            if valid & (wire.FATTR_MODE | wire.FATTR_MTIME):
                 self._context.setid.changed(nodeid)
         keep = not self._fs.is_old_nodeid(nodeid)
         return self._replies.attributes(head[2], self._fs.getattr(nodeid), keep=keep)

@@ -42,7 +42,7 @@ class SetidWatch:
         self.changed(nodeid)
 
     def changed(self, nodeid: int) -> None:
-        """Note that the mode of a node may have been changed by its owner."""
+        """Note that mode or mtime of a node may have been changed by its owner, not by a write."""
         writer = self._writers.get(nodeid)
         if writer is None:
             return

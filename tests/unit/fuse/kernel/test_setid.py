@@ -55,6 +55,15 @@ def test_a_file_that_was_not_written_keeps_them() -> None:
     assert fs.mode == 0o106755
 
 
+def test_a_time_that_its_owner_sets_is_no_write() -> None:
+    fs = Fs(0o104755)
+    watched = watch(fs)
+    fs.mtime = 5
+    watched.changed(NODE)
+    watched.check(NODE)
+    assert fs.mode == 0o104755
+
+
 def test_bits_that_come_while_it_is_open_are_watched_too() -> None:
     fs = Fs(0o100755)
     watched = watch(fs)
