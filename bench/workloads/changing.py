@@ -11,8 +11,8 @@ from bench.workloads.base import Context, Workload, command, expect
 from bench.workloads.reading import small_files
 
 N_APPENDED = 500
-N_CHMOD_DIRS = 20  # of 100 files each
-N_MOVED_DIRS = 10
+N_CHMOD_DIRS = 50  # of 100 files each
+N_MOVED_DIRS = 20
 N_RENAMED = 2_000
 N_DIRECTORIES = 1_000
 N_TRANSACTIONS = 100
@@ -51,7 +51,8 @@ def check_chmod(context: Context, _result: None) -> None:
 
 
 def move(context: Context) -> None:
-    command(context, "mv", *directories(N_MOVED_DIRS), "moved")
+    for directory in directories(N_MOVED_DIRS):
+        command(context, "mv", directory, "moved")
 
 
 def make_moved(context: Context) -> None:
@@ -135,18 +136,22 @@ WORKLOADS = (
     ),
     Workload(
         name="chmod",
-        does="runs chmod -R over 2,000 files of the lowers",
+        does="runs chmod -R over 5,000 files of the lowers",
         run=chmod,
         verify=check_chmod,
+        limits=dict.fromkeys(("auto", "cached", "passthrough"), 5_600),
+        in_requests=True,
         changes=("small",),
         needs=("chmod",),
     ),
     Workload(
         name="mv-lower",
-        does="moves 10 directories of the lowers, 100 files in each, with mv",
+        does="moves 20 directories of the lowers, 100 files in each, each with an mv",
         prepare=make_moved,
         run=move,
         verify=check_move,
+        limits=dict.fromkeys(("auto", "cached", "passthrough"), 200),
+        in_requests=True,
         changes=("small",),
         needs=("mv",),
     ),

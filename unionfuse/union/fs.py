@@ -53,12 +53,13 @@ class UnionFs:
         origins = Origins(stack.lowers)
         index = None
         if upper is not None and workdir is not None and stack.upper is not None:
-            index = Index(upper, origins, workdir.index, stack.upper)
+            kept = workdir.index if options.index else None
+            index = Index(upper, origins, kept, stack.upper)
         prefix = None if upper is None else upper.format.prefix
         xattr_names = XattrNames(prefix or names.TRUSTED)
         roots = stack.lowers if stack.upper is None else (stack.upper, *stack.lowers)
         stats = [os.fstat(root.fd()) for root in roots]
-        inodes = InodeNumbers([st.st_dev for st in stats])
+        inodes = InodeNumbers([st.st_dev for st in stats], is_unique=options.xino != "off")
         root_ino = inodes.number(key_of(stats[0]))
         root = DirNode(root_ino, None, b"", stack.upper, _not_hidden(stack))
         table = NodeTable(options.nodeid_is_ino)

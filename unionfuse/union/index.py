@@ -37,17 +37,19 @@ log = logging.getLogger(__name__)
 class Index:
     """The copied-up hard links of one upper."""
 
-    def __init__(self, upper: Upper, origins: Origins, index: LayerDir, fds_of: LayerDir) -> None:
-        """Keep entries in `index`; `fds_of` is any directory of the upper."""
+    def __init__(
+        self, upper: Upper, origins: Origins, index: LayerDir | None, fds_of: LayerDir
+    ) -> None:
+        """Keep entries in `index`, None: for this mount; `fds_of` is any directory of the upper."""
         self._upper = upper
         self._origins = origins
-        self._kept = index
         self._passing = LayerDir.root(UPPER, upper.work_fd, fds_of.fds)
+        self._kept = index or self._passing
 
     def place(self, where: LayerDir, name: bytes, st: os.stat_result) -> tuple[LayerDir, bytes]:
         """Return directory and name of the entry for the lower file `name` in `where`."""
         origin = self._origins.encode(where, name, st.st_dev)
-        if origin is None:
+        if origin is None or self._kept is self._passing:
             return self._passing, b"link-%x-%x" % (st.st_dev, st.st_ino)
         return self._kept, origin.hex().encode()
 

@@ -42,8 +42,12 @@ class InodeNumbers:
 
     _SHIFT = 56
 
-    def __init__(self, devices: list[int]) -> None:
-        """Number the filesystems as they come in `devices`, st_dev of the layers in order."""
+    def __init__(self, devices: list[int], *, is_unique: bool = True) -> None:
+        """Number the filesystems as they come in `devices`, st_dev of the layers in order.
+
+        Unless they shall be unique all are shown as they are (overlayfs: xino=off).
+        """
+        self._is_unique = is_unique
         self._index: dict[int, int] = {}
         for device in devices:
             self._index.setdefault(device, len(self._index))
@@ -52,7 +56,7 @@ class InodeNumbers:
     def number(self, key: Key) -> int:
         """Return the st_ino to show for inode `key` (st_dev, st_ino)."""
         device, ino = key
-        if device == self._first:
+        if device == self._first or not self._is_unique:
             return ino
         index = self._index.setdefault(device, len(self._index))
         return ino | (index << self._SHIFT)

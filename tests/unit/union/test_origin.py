@@ -126,3 +126,8 @@ def test_layers_of_two_filesystems_have_different_numbers(tmp_path: Path) -> Non
             assert {name: d.stat(name).ino for name in before} == before
     finally:
         subprocess.run(["umount", "-l", str(tmp_path / "memory")], check=True, timeout=30)
+
+
+def test_without_xino_numbers_are_those_of_the_filesystems() -> None:
+    assert InodeNumbers([1, 2], is_unique=False).number((2, 7)) == 7
+    assert InodeNumbers([1, 2]).number((2, 7)) != 7
