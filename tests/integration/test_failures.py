@@ -63,7 +63,7 @@ class TestFullUpper:
             file.write_bytes(content)
             file.chmod(0o640)
             os.setxattr(file, "user.x", b"1")
-            with served(layers) as mnt:
+            with served(layers, "-o", "metacopy=off") as mnt:
                 shown = mnt / "directory" / "file"
                 before = shown.stat()
                 for change in (
@@ -87,6 +87,22 @@ class TestFullUpper:
                 (mnt / "small").write_bytes(b"x" * 3 * MIB)
                 shown.unlink()
                 assert os.listdir(mnt / "directory") == []
+
+    def test_attributes_alone_need_no_room_for_the_data(self):
+        content = os.urandom(MIB) * 8
+        with small_layers("4m") as layers:
+            file = layers.lowers[0] / "file"
+            file.write_bytes(content)
+            with served(layers) as mnt:
+                (mnt / "file").chmod(0o600)
+                (mnt / "file").rename(mnt / "renamed")
+                for _ in range(2):
+                    with pytest.raises(OSError, match="No space left"):
+                        os.truncate(mnt / "renamed", len(content) - 1)
+                    assert (mnt / "renamed").read_bytes() == content
+                (mnt / "small").write_bytes(b"x" * 3 * MIB)
+            with served(layers) as mnt:
+                assert (mnt / "renamed").read_bytes() == content
 
     def test_a_write_whose_copy_up_has_no_room_is_an_error_and_the_file_stays_whole(self):
         content = os.urandom(MIB) * 8

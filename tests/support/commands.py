@@ -120,7 +120,7 @@ def foreground(
 
 
 def slow_copy(seconds: float, *, first: bool = True) -> str:
-    """Return statements that make every copy-up wait in its own thread.
+    """Return statements that make every copy-up wait in its own thread, with its data.
 
     It waits before its data is there, or after that (not `first`).
     """
@@ -128,6 +128,8 @@ def slow_copy(seconds: float, *, first: bool = True) -> str:
     return f"""
 import time
 from unionfuse.union.copy_up import CopyUp
+from unionfuse.union.state import Union
+Union.makes_metacopies = False
 real_copy_data = CopyUp.copy_data
 def copy_data(self):
     {wait if first else "pass"}

@@ -72,8 +72,11 @@ def identities(root: Path) -> dict[bytes, Identity]:
 
 
 @contextlib.contextmanager
-def served(layers: Layers, *, read_only: bool = False) -> Iterator[Path]:
-    """Mount `layers`, yield the mountpoint, and check in the end that no lower was touched."""
+def served(layers: Layers, *options: str, read_only: bool = False) -> Iterator[Path]:
+    """Mount `layers`, yield the mountpoint, and check in the end that no lower was touched.
+
+    The `options` are for unionfuse.
+    """
     program = os.environ.get("UNIONFUSE_TEST_PROGRAM", "unionfuse")
     before = [identities(lower) for lower in layers.lowers]
     if program == "overlayfs":
@@ -81,7 +84,7 @@ def served(layers: Layers, *, read_only: bool = False) -> Iterator[Path]:
     elif program == "fuse-overlayfs":
         mount = fuse_overlayfs_mount(layers)
     else:
-        mount = union_mount(layers, read_only=read_only)
+        mount = union_mount(layers, *options, read_only=read_only)
     with mount as mnt:
         yield mnt
     for lower, old in zip(layers.lowers, before, strict=True):

@@ -38,7 +38,7 @@ class Stand:
 
     def __init__(self, base: Path, fmt: UpperFormat | None, n_lowers: int = 2) -> None:
         self.fmt = fmt
-        self.options = Options(sync=False)
+        self.options = Options(sync=False, metacopy=True, redirect_dir="on")
         self.lowers = [base / f"lower{number}" for number in range(1, n_lowers + 1)]
         self.upper, self.work = base / "upper", base / "upper.work"
         for path in (*self.lowers, self.upper):

@@ -8,6 +8,7 @@ import click
 
 from unionfuse.cli.errors import reports_failures
 from unionfuse.fuse.options import DEFAULT_POLL_US, MountPlan, parse_options, split_layers
+from unionfuse.fuse.overlay_words import LayerWords, take_layers
 
 EPILOG = r"""\b
 Examples:
@@ -26,12 +27,16 @@ Mount options (-o, comma-separated, repeatable):
   writeback=0|1  0: the kernel sends each write at once (kernel session, cached data)
   timeout=SEC    how long the kernel may keep names and attributes (default: for ever)
   fsname=NAME    the source that the mount table shows
+  subtype=NAME   its type there is fuse.NAME
+  metacopy=on|off redirect_dir=on|follow|nofollow|off index=on|off xino=on|off|auto
+                 as for overlayfs; the first two are on where root writes the upper
+  lowerdir=LOWER[:LOWER...],upperdir=DIR,workdir=DIR
+                 the layers, in the words of overlayfs: then MNT is the only argument
 """
 
 
 @click.command(epilog=EPILOG)
-@click.argument("lowers", metavar="LOWER[:LOWER...]")
-@click.argument("paths", nargs=-1, required=True, metavar="UPPER MNT")
+@click.argument("paths", nargs=-1, required=True, metavar="LOWER[:LOWER...] UPPER MNT")
 @click.option(
     "--workdir",
     metavar="DIR",
@@ -67,7 +72,6 @@ Mount options (-o, comma-separated, repeatable):
 @click.option("--log", metavar="FILE", help="Log to FILE.  [default: the system's log]")
 @reports_failures
 def mount(  # noqa: PLR0913 - one parameter an option
-    lowers: str,
     paths: tuple[str, ...],
     workdir: str | None,
     options: tuple[str, ...],
@@ -84,27 +88,39 @@ def mount(  # noqa: PLR0913 - one parameter an option
     All changes go to UPPER; the lower layers are never touched. The command returns when the
     mount serves; `unionfuse umount MNT` ends it.
     """
-    wanted = 1 if read_only else 2
-    if len(paths) != wanted:
-        usage = "--read-only LOWER[:LOWER...] MNT" if read_only else "LOWER[:LOWER...] UPPER MNT"
-        raise click.UsageError(f"expected {usage}")
+    layers, words = take_layers(options)
+    if layers is None:
+        layers = _layers(paths, workdir, read_only=read_only)
+    elif len(paths) != 1 or workdir is not None or read_only:
+        raise click.UsageError("with lowerdir= in -o, expected MNT alone")
     from unionfuse.fuse import daemon
     from unionfuse.fuse.plan import make_plan
 
     daemon.start(
         make_plan(
             MountPlan(
-                lowers=tuple(split_layers(os.fsencode(lowers))),
-                upper=None if read_only else os.fsencode(paths[0]),
-                workdir=None if workdir is None else os.fsencode(workdir),
+                lowers=layers.lowers,
+                upper=layers.upper,
+                workdir=layers.workdir,
                 mountpoint=os.fsencode(paths[-1]),
                 session=session,
                 io=io,
                 poll_us=poll_us,
-                options=parse_options(options),
+                options=parse_options(words),
                 debug=debug,
                 foreground=foreground or (debug and log is None),
                 log=None if log is None else os.path.abspath(os.fsencode(log)),
             )
         )
+    )
+
+
+def _layers(paths: tuple[str, ...], workdir: str | None, *, read_only: bool) -> LayerWords:
+    if len(paths) != (2 if read_only else 3):
+        usage = "--read-only LOWER[:LOWER...] MNT" if read_only else "LOWER[:LOWER...] UPPER MNT"
+        raise click.UsageError(f"expected {usage}")
+    return LayerWords(
+        tuple(split_layers(os.fsencode(paths[0]))),
+        None if read_only else os.fsencode(paths[1]),
+        None if workdir is None else os.fsencode(workdir),
     )

@@ -129,6 +129,10 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         sync=not plan.options.volatile,
         nodeid_is_ino=plan.session == "pyfuse3",
         max_backing_fds=_share(_MAX_BACKING_FDS),
+        metacopy=plan.options.metacopy,
+        redirect_dir=plan.options.redirect_dir,
+        index=plan.options.index,
+        xino=plan.options.xino,
     )
     try:
         fs = UnionFs.from_paths(

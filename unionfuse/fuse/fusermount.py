@@ -22,7 +22,8 @@ def mount(mountpoint: bytes, options: MountOptions) -> int:
     Raises:
         MountError: with what fusermount3 says.
     """
-    words = [f"fsname={_escape(options.fsname)}", "subtype=unionfuse", "default_permissions"]
+    words = [f"fsname={_escape(options.fsname)}", f"subtype={_escape(options.subtype)}"]
+    words.append("default_permissions")
     words += ["allow_other"] if options.allow_other else []
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -52,6 +52,21 @@ def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
         raise MountError(f"{os.fsdecode(mountpoint)}: {_unmount_problem(err)}") from None
 
 
+def remount(mountpoint: bytes, options: MountOptions) -> None:
+    """Give a mount other flags; what the daemon was told when it began stays.
+
+    Raises:
+        MountError: if that is not permitted, or no mount is there.
+    """
+    try:
+        sys_mount.mount(
+            b"", mountpoint, b"", options.flags | sys_mount.MS_REMOUNT, b""
+        )  # fmt: skip
+    except OSError as err:
+        problem = _unmount_problem(err)
+        raise MountError(f"cannot remount {os.fsdecode(mountpoint)}: {problem}") from None
+
+
 def _unmount_problem(err: OSError) -> str:
     if err.errno == errno.EBUSY:
         return "in use: end its users, or unmount with --lazy"
@@ -76,7 +91,7 @@ def _mount_directly(mountpoint: bytes, options: MountOptions) -> int:
         sys_mount.mount(
             os.fsencode(options.fsname),
             mountpoint,
-            FSTYPE.encode(),
+            os.fsencode(f"fuse.{options.subtype}"),
             options.flags | sys_mount.MS_POSIXACL,
             ",".join(data).encode(),
         )

@@ -35,6 +35,14 @@ _FLAG_WORDS = {
 # fusermount3 takes the same words, but for these, which say what it does anyhow.
 _IMPLIED_BY_FUSERMOUNT = frozenset({"rw", "nodiratime", "diratime", "norelatime", "nostrictatime"})
 
+# Words of overlayfs, and the values that they have here.
+_CHOICES = {
+    "metacopy": ("on", "off"),
+    "redirect_dir": ("on", "follow", "nofollow", "off"),
+    "index": ("on", "off"),
+    "xino": ("on", "off", "auto"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
@@ -48,6 +56,8 @@ class MountOptions:
         writeback: whether the kernel gathers writes where it caches data; None: with `--io cached`.
         timeout: seconds for which the kernel may keep names and attributes.
         fsname: the source that the mount table shows.
+        subtype: its type there is `fuse.SUBTYPE`.
+        metacopy, redirect_dir, index, xino: see `union.state.Options`.
     """
 
     flags: int = 0
@@ -57,6 +67,11 @@ class MountOptions:
     writeback: bool | None = None
     timeout: float = DEFAULT_TIMEOUT
     fsname: str = "unionfuse"
+    subtype: str = "unionfuse"
+    metacopy: bool | None = None
+    redirect_dir: str | None = None
+    index: bool = True
+    xino: str = "auto"
 
     @property
     def read_only(self) -> bool:
@@ -118,7 +133,14 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
     options = MountOptions()
     for word in (word for text in texts for word in text.split(",") if word):
         options = _with_word(options, word)
+    if options.metacopy and options.redirect_dir not in (None, "on"):
+        raise MountError(f"metacopy=on needs redirect_dir=on, not {options.redirect_dir}")
     return options
+
+
+def flag_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those that set or clear flags of mount(2)."""
+    return tuple(word for word in words if word in _FLAG_WORDS)
 
 
 def _with_word(options: MountOptions, word: str) -> MountOptions:
@@ -140,7 +162,23 @@ def _with_word(options: MountOptions, word: str) -> MountOptions:
         return replace(options, timeout=_seconds(value))
     if key == "fsname" and value:
         return replace(options, fsname=value)
+    if key == "subtype" and value:
+        return replace(options, subtype=value)
+    if value in _CHOICES.get(key, ()):
+        return _with_choice(options, key, value)
+    if key in _CHOICES:
+        raise MountError(f"{key} is to be one of {', '.join(_CHOICES[key])}: {value}")
     raise MountError(f"unknown mount option: {word}")
+
+
+def _with_choice(options: MountOptions, key: str, value: str) -> MountOptions:
+    if key == "metacopy":
+        return replace(options, metacopy=value == "on")
+    if key == "index":
+        return replace(options, index=value == "on")
+    if key == "redirect_dir":
+        return replace(options, redirect_dir=value)
+    return replace(options, xino=value)
 
 
 def _seconds(text: str) -> float:

@@ -48,13 +48,14 @@ class MountRecord:
 
 def mounted() -> list[MountRecord]:
     """Return the unionfuse mounts that this process sees."""
-    return [_with_record(mountpoint, device) for mountpoint, device in _listed()]
+    listed = [(fstype, _with_record(*place)) for fstype, *place in _listed()]
+    return [record for fstype, record in listed if fstype == FSTYPE or record.pid]
 
 
 def find(mountpoint: bytes) -> MountRecord | None:
     """Return the topmost unionfuse mount on `mountpoint`."""
-    device = _device(os.fsdecode(mountpoint))
-    return None if device is None else _with_record(os.fsdecode(mountpoint), device)
+    there = [record for record in mounted() if record.mountpoint == os.fsdecode(mountpoint)]
+    return there[-1] if there else None
 
 
 def write_record(plan: MountPlan, session: str) -> str | None:
@@ -86,19 +87,23 @@ def write_record(plan: MountPlan, session: str) -> str | None:
     return None
 
 
-def _listed() -> Iterator[tuple[str, str]]:
-    """Yield mountpoint and device of the unions in the kernel's table, the topmost last."""
+def _listed() -> Iterator[tuple[str, str, str]]:
+    """Yield type, mountpoint and device of what may be a union, the topmost last.
+
+    That is what has our type in the kernel's table, or another `subtype=`.
+    """
     with open(_MOUNTINFO, "rb") as mountinfo:
         lines = mountinfo.read().splitlines()
     for line in lines:
         fields, _, tail = line.partition(b" - ")
-        if tail.split(b" ", 1)[0] == FSTYPE.encode():
+        fstype = os.fsdecode(tail.split(b" ", 1)[0])
+        if fstype.startswith("fuse."):
             parts = fields.split(b" ")
-            yield os.fsdecode(_unescape(parts[4])), parts[2].decode()
+            yield fstype, os.fsdecode(_unescape(parts[4])), parts[2].decode()
 
 
 def _device(mountpoint: str) -> str | None:
-    devices = [device for path, device in _listed() if path == mountpoint]
+    devices = [device for _, path, device in _listed() if path == mountpoint]
     return devices[-1] if devices else None
 
 

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from unionfuse.layer.names import TRUSTED
+
 if TYPE_CHECKING:
     from unionfuse.layer.names import XattrNames
     from unionfuse.layer.stack import LayerStack
@@ -28,7 +30,9 @@ class Options:
         max_backing_fds: how many backing files are open at most, >= 1.
         metacopy: copy up attributes without data where they alone are changed.
         redirect_dir: on, follow, nofollow or off, as overlayfs.rst has it: whether a directory
-            of a lower can be renamed, and whether those that were are found.
+            of a lower can be renamed, and whether those that were are found. Both None: on
+            where the marks are `trusted.overlay.*`. Nobody else follows them in `user.overlay.*`:
+            overlayfs refuses such files, and for fuse-overlayfs they hold nothing but zeros.
         index: keep hard links of lower files over a remount.
         xino: on, off or auto: whether inode numbers are made unique over several filesystems.
         nfs_export: nodes stay known after the kernel has forgotten them.
@@ -38,8 +42,8 @@ class Options:
     inline_bytes: int = 64 * 1024
     nodeid_is_ino: bool = False
     max_backing_fds: int = 512
-    metacopy: bool = True
-    redirect_dir: str = "on"
+    metacopy: bool | None = None
+    redirect_dir: str | None = None
     index: bool = True
     xino: str = "auto"
     nfs_export: bool = False
@@ -107,13 +111,18 @@ class Union:
     @property
     def makes_redirects(self) -> bool:
         """Whether directories of lowers are renamed, and metacopies, by a mark on them."""
-        has_marks = self.upper is not None and self.upper.format.prefix is not None
-        return has_marks and self.options.redirect_dir == "on"
+        if self.upper is None or self.upper.format.prefix is None:
+            return False
+        choice = self.options.redirect_dir
+        return self.upper.format.prefix == TRUSTED if choice is None else choice == "on"
 
     @property
     def makes_metacopies(self) -> bool:
         """Whether attributes are copied up without data (overlayfs: only with redirects)."""
-        return self.options.metacopy and self.makes_redirects
+        choice = self.options.metacopy
+        if choice is None:
+            choice = self.upper is not None and self.upper.format.prefix == TRUSTED
+        return choice and self.makes_redirects
 
     def writable(self) -> Upper:
         """Return the upper; raise OSError EROFS if there is none."""

@@ -114,3 +114,18 @@ def test_whether_the_kernel_gathers_writes_can_be_chosen(words: str, gathers: bo
 def test_whether_it_gathers_is_yes_or_no() -> None:
     with pytest.raises(MountError, match="unknown mount option: writeback=2"):
         parse_options(("writeback=2",))
+
+
+def test_words_of_overlayfs_are_known() -> None:
+    options = parse_options(("metacopy=off,redirect_dir=follow,index=off,xino=off",))
+    chosen = (options.metacopy, options.redirect_dir, options.index, options.xino)
+    assert chosen == (False, "follow", False, "off")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["metacopy=yes", "redirect_dir=", "index=1", "xino=maybe", "metacopy=on,redirect_dir=off"],
+)
+def test_words_of_overlayfs_with_a_value_that_makes_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(MountError):
+        parse_options((text,))

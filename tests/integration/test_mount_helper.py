@@ -1,0 +1,107 @@
+"""mount(8) mounts a union, by the helper that it looks for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mounts import Layers
+
+pytestmark = [pytest.mark.root, pytest.mark.once]
+
+HELPER = Path("/sbin/mount.fuse.unionfusetest")
+
+
+@pytest.fixture
+def layers(tmp_path):
+    layers = Layers.create(tmp_path, 2)
+    for number, lower in enumerate(layers.lowers):
+        (lower / f"file-{number}").write_text(f"{number}\n")
+    return layers
+
+
+@pytest.fixture(autouse=True)
+def _helper():
+    """Install the helper where mount(8) looks for it, under a name of the tests."""
+    code = "from unionfuse.cli.mount_helper import main; main()"
+    HELPER.write_text(f"#!{sys.executable}\n{code}\n")
+    HELPER.chmod(0o755)
+    yield
+    HELPER.unlink()
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def words(layers: Layers, *more: str) -> str:
+    lowers = ":".join(map(str, layers.lowers))
+    return ",".join([f"lowerdir={lowers}", *more])
+
+
+def writable(layers: Layers, *more: str) -> str:
+    return words(layers, f"upperdir={layers.upper}", f"workdir={layers.work}", *more)
+
+
+def mount(layers: Layers, options: str, source: str = "none") -> list[str]:
+    """Mount, and return what the mount table says of it."""
+    run("mount", "-t", "fuse.unionfusetest", source, layers.mnt, "-o", options)
+    return next(
+        line.split()[:4]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if line.split()[1] == str(layers.mnt)
+    )
+
+
+class TestMount:
+    def test_it_serves_when_mount_returns(self, layers):
+        source, _, _, flags = mount(layers, writable(layers, "rw,noatime"), "some-source")
+        assert source == "some-source"
+        assert {"rw", "noatime"} <= set(flags.split(","))
+        assert sorted(path.name for path in layers.mnt.iterdir()) == ["file-0", "file-1"]
+        (layers.mnt / "new").touch()
+        run("umount", layers.mnt)
+        assert (layers.upper / "new").exists()
+
+    def test_its_name_and_type_can_be_chosen(self, layers):
+        source, _, fstype, _ = mount(layers, words(layers, "fsname=a,subtype=b"))
+        assert (source, fstype) == ("a", "fuse.b")
+        run("umount", layers.mnt)
+
+    def test_the_source_may_be_the_layers(self, layers):
+        source, *_ = mount(layers, "ro", ":".join(map(str, layers.lowers)))
+        assert (layers.mnt / "file-1").read_text() == "1\n"
+        assert source == "unionfuse"
+        run("umount", layers.mnt)
+
+    def test_words_of_fstab_are_no_matter(self, layers):
+        mount(layers, words(layers, "nofail,_netdev,x-systemd.automount,user"))
+        run("umount", layers.mnt)
+
+    def test_after_umount_it_can_be_mounted_again_at_once(self, layers):
+        for number in range(5):
+            mount(layers, writable(layers))
+            (layers.mnt / f"new-{number}").touch()
+            run("umount", layers.mnt)
+        assert len(list(layers.upper.iterdir())) == 5
+
+    def test_a_remount_changes_the_flags(self, layers):
+        mount(layers, writable(layers))
+        run("mount", "-o", "remount,ro", layers.mnt)
+        with pytest.raises(OSError, match="Read-only"):
+            (layers.mnt / "new").touch()
+        run("mount", "-o", "remount,rw", layers.mnt)
+        (layers.mnt / "new").touch()
+        run("umount", layers.mnt)
+
+    def test_a_mistake_is_one_line_and_a_code(self, layers):
+        command = ["mount", "-t", "fuse.unionfusetest", "none", layers.mnt, "-o"]
+        done = subprocess.run(
+            [*command, writable(layers, "nonsense")], capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert done.stderr == "unionfuse: unknown mount option: nonsense\n"

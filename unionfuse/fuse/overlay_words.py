@@ -1,0 +1,67 @@
+"""The layers as overlayfs' words of `-o`: lowerdir=, upperdir=, workdir= (overlayfs.rst)."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from unionfuse.fuse.errors import MountError
+from unionfuse.fuse.options import split_layers
+
+_WORDS = ("lowerdir", "lowerdir+", "upperdir", "workdir")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWords:
+    """The layers that were given as words.
+
+    Attributes:
+        lowers: topmost first.
+        upper, workdir: None where there was no such word.
+    """
+
+    lowers: tuple[bytes, ...] = ()
+    upper: bytes | None = None
+    workdir: bytes | None = None
+
+
+def take_layers(texts: tuple[str, ...]) -> tuple[LayerWords | None, tuple[str, ...]]:
+    r"""Take the layers out of the values of all `-o`; return them, if any, and the other words.
+
+    `\,` is a comma, `\:` a colon and `\\` a backslash in a path. Later words win; each
+    `lowerdir+=` adds one layer below.
+
+    Raises:
+        MountError: for an upper or a workdir without what belongs to it.
+    """
+    lowers: list[bytes] = []
+    given: dict[str, bytes] = {}
+    others: list[str] = []
+    for word in (word for text in texts for word in _words(text)):
+        key, equals, value = word.partition("=")
+        if key not in _WORDS or not equals:
+            others.append(word)
+        elif key == "lowerdir":
+            lowers = split_layers(os.fsencode(value))
+        elif key == "lowerdir+":
+            lowers.append(_unescaped(value))
+        else:
+            given[key] = _unescaped(value)
+    if not lowers and not given:
+        return None, tuple(others)
+    if not lowers:
+        raise MountError("upperdir= and workdir= need a lowerdir=")
+    if "workdir" in given and "upperdir" not in given:
+        raise MountError("workdir= needs an upperdir=")
+    return LayerWords(tuple(lowers), given.get("upperdir"), given.get("workdir")), tuple(others)
+
+
+def _words(text: str) -> list[str]:
+    r"""Split at the commas that are no `\,`, which is a comma from then on."""
+    words = re.findall(r"(?:\\.|[^,\\]|\\$)+", text)
+    return [word.replace("\\,", ",") for word in words]
+
+
+def _unescaped(value: str) -> bytes:
+    return os.fsencode(re.sub(r"\\(.)", r"\1", value))
