@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -339,3 +340,18 @@ counted("fdatasync")
     @pytest.mark.parametrize("option", ["volatile", "fsync=0"])
     def test_a_volatile_mount_never_waits_for_the_disk(self, layers, option):
         assert self.change(layers, "-o", option) == []
+
+    def test_after_a_volatile_mount_the_next_one_is_refused(self, layers):
+        self.change(layers, "-o", "volatile")
+        where = ("--workdir", layers.work, layers.lowers[0], layers.upper, layers.mnt)
+        refused = unionfuse("mount", *where)
+        assert refused.returncode == 1
+        assert "volatile" in refused.stderr
+        shutil.rmtree(layers.work / "work" / "incompat")
+        with union_mount(layers) as mnt:
+            assert (mnt / "file").exists()
+
+    def test_with_strict_all_of_a_copy_up_is_on_the_disk(self, layers):
+        synced = self.change(layers, "-o", "fsync=strict")
+        data, attributes = (line for line in synced if line.endswith("False"))
+        assert data == attributes

@@ -22,8 +22,11 @@ Examples:
 Mount options (-o, comma-separated, repeatable):
   ro rw nosuid nodev noexec sync dirsync noatime nodiratime relatime strictatime
   allow_other    other users may use the mount (default for root)
-  volatile       never wait for the disk; after a power failure the upper may be damaged
-  fsync=0|1      0 is the same as volatile
+  volatile       never wait for the disk; after a power failure the upper may be damaged,
+                 so the next mount is refused until WORKDIR/work/incompat is removed
+  fsync=auto|strict|volatile|0|1
+                 auto, 1: copied data is written to disk; strict: directories and all too;
+                 0: as volatile, and the next mount is not refused
   writeback=0|1  0: the kernel sends each write at once (kernel session, cached data)
   timeout=SEC    how long the kernel may keep names and attributes (default: for ever)
   fsname=NAME    the source that the mount table shows

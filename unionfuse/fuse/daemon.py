@@ -127,6 +127,8 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
     os.umask(0)  # modes are the callers' to choose
     options = Options(
         sync=not plan.options.volatile,
+        sync_all=plan.options.fsync == "strict",
+        marks_volatile=plan.options.fsync == "volatile",
         nodeid_is_ino=plan.session == "pyfuse3",
         max_backing_fds=_share(_MAX_BACKING_FDS),
         metacopy=plan.options.metacopy,

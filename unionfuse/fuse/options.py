@@ -41,6 +41,7 @@ _CHOICES = {
     "redirect_dir": ("on", "follow", "nofollow", "off"),
     "index": ("on", "off"),
     "xino": ("on", "off", "auto"),
+    "fsync": ("auto", "strict", "volatile", "0", "1"),
 }
 
 
@@ -52,7 +53,7 @@ class MountOptions:
         flags: of mount(2).
         words: the words that gave the flags, for fusermount3.
         allow_other: whether other users may use the mount; None: whether we are root.
-        volatile: never write to disk for safety's sake.
+        fsync: auto or strict, as overlayfs has them; volatile, and 0, which leaves no mark of that.
         writeback: whether the kernel gathers writes where it caches data; None: with `--io cached`.
         timeout: seconds for which the kernel may keep names and attributes.
         fsname: the source that the mount table shows.
@@ -63,7 +64,7 @@ class MountOptions:
     flags: int = 0
     words: tuple[str, ...] = ()
     allow_other: bool | None = None
-    volatile: bool = False
+    fsync: str = "auto"
     writeback: bool | None = None
     timeout: float = DEFAULT_TIMEOUT
     fsname: str = "unionfuse"
@@ -72,6 +73,11 @@ class MountOptions:
     redirect_dir: str | None = None
     index: bool = True
     xino: str = "auto"
+
+    @property
+    def volatile(self) -> bool:
+        """Whether nothing is written to disk for safety's sake."""
+        return self.fsync in ("volatile", "0")
 
     @property
     def read_only(self) -> bool:
@@ -135,6 +141,8 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
         options = _with_word(options, word)
     if options.metacopy and options.redirect_dir not in (None, "on"):
         raise MountError(f"metacopy=on needs redirect_dir=on, not {options.redirect_dir}")
+    if options.metacopy and options.fsync == "strict":
+        raise MountError("metacopy=on copies no data that fsync=strict could write to disk")
     return options
 
 
@@ -154,8 +162,8 @@ def _with_word(options: MountOptions, word: str) -> MountOptions:
         return options  # permissions are always the kernel's to check
     if word == "allow_other":
         return replace(options, allow_other=True)
-    if word == "volatile" or (key == "fsync" and value in ("0", "1")):
-        return replace(options, volatile=value != "1")
+    if word == "volatile":
+        return replace(options, fsync="volatile")
     if key == "writeback" and value in ("0", "1"):
         return replace(options, writeback=value == "1")
     if key == "timeout":
@@ -176,6 +184,8 @@ def _with_choice(options: MountOptions, key: str, value: str) -> MountOptions:
         return replace(options, metacopy=value == "on")
     if key == "index":
         return replace(options, index=value == "on")
+    if key == "fsync":
+        return replace(options, fsync="auto" if value == "1" else value)
     if key == "redirect_dir":
         return replace(options, redirect_dir=value)
     return replace(options, xino=value)

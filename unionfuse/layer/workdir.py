@@ -85,6 +85,23 @@ class Workdir:
         self._serial += 1
         return b"#%x" % self._serial
 
+    def mark_volatile(self) -> None:
+        """Make every later mount refuse it, until a user has removed the mark.
+
+        Nobody can tell whether what was not written to disk was lost since (overlayfs.rst,
+        "Volatile mount"). The name is the kernel's: ovl_create_volatile_dirty.
+        """
+        directory = self.work_fd
+        opened: list[int] = []
+        try:
+            for name in (b"incompat", b"volatile"):
+                directory = _make(directory, name)
+                opened.append(directory)
+            os.close(os.open(b"dirty", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=directory))
+        finally:
+            for fd in opened:
+                os.close(fd)
+
     def close(self) -> None:
         """Let go of it."""
         for fd in self._fds:

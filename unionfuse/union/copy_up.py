@@ -268,6 +268,8 @@ def _finish(u: Union, copy: CopyUp, data: Place | None = None) -> None:
     try:
         origin = _origin(u, node, st)
         copy_metadata(u, st, copy.source_fd, copy.target_fd, origin)
+        if u.options.sync_all:
+            os.fsync(copy.target_fd)
         node.data = data  # first: a failure may come when it is in the index already
         _publish(u, node, copy.temp, st, origin)
     except BaseException:
@@ -325,6 +327,8 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
         origin = u.origins.encode(lower.parent, lower.name, st.st_dev)
         target = fd_path(upper.work_fd, temp)
         copy_metadata(u, st, fd_path(lower.fd()), target, origin)
+        if u.options.sync_all:
+            _sync_directory(target)
         mark_impure(u, parent)
         with _DirectoryKept(parent.upper):
             upper.publish(temp, parent.upper.fd(), node.name, is_dir=True, over_whiteout=False)
@@ -336,6 +340,14 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
     kind = listing.get(node.name)
     assert kind is not None, "a living directory is in its parent's listing"
     listing.replace(node.name, kind_of(kind.fmt, True, kind.covers, kind.lowers))
+
+
+def _sync_directory(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _copy_up_special(u: Union, node: Node) -> None:

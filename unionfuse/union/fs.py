@@ -50,6 +50,8 @@ class UnionFs:
         """Unite the layers of `stack`; `workdir` is that of its upper, if it has one."""
         options = options or Options()
         upper = None if workdir is None else Upper(workdir, UpperFormat.probe(workdir))
+        if workdir is not None and options.marks_volatile:
+            workdir.mark_volatile()
         origins = Origins(stack.lowers)
         index = None
         if upper is not None and workdir is not None and stack.upper is not None:

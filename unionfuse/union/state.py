@@ -24,6 +24,8 @@ class Options:
 
     Attributes:
         sync: write copied data to disk before it is published (overlayfs: fsync=auto).
+        sync_all: and all attributes, those of directories too (overlayfs: fsync=strict).
+        marks_volatile: leave the mark in the workdir by which the next mount is refused.
         inline_bytes: copy-ups of no more data than this are made at once, without
             `CopyUpNeeded`, where nothing has to be written to disk.
         nodeid_is_ino: nodeids are inode numbers.
@@ -39,6 +41,8 @@ class Options:
     """
 
     sync: bool = True
+    sync_all: bool = False
+    marks_volatile: bool = False
     inline_bytes: int = 64 * 1024
     nodeid_is_ino: bool = False
     max_backing_fds: int = 512
@@ -122,7 +126,7 @@ class Union:
         choice = self.options.metacopy
         if choice is None:
             choice = self.upper is not None and self.upper.format.prefix == TRUSTED
-        return choice and self.makes_redirects
+        return choice and self.makes_redirects and not self.options.sync_all
 
     def writable(self) -> Upper:
         """Return the upper; raise OSError EROFS if there is none."""

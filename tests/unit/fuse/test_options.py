@@ -74,9 +74,17 @@ def test_what_holds_anyhow_changes_nothing(word: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "volatile"),
-    [("", False), ("volatile", True), ("fsync=0", True), ("fsync=1", False)],
+    [
+        ("", False),
+        ("volatile", True),
+        ("fsync=volatile", True),
+        ("fsync=0", True),
+        ("fsync=1", False),
+        ("volatile,fsync=auto", False),
+        ("fsync=strict", False),
+    ],
 )
-def test_volatile_has_two_names(text: str, volatile: bool) -> None:
+def test_volatile_has_several_names(text: str, volatile: bool) -> None:
     assert parse_options((text,)).volatile == volatile
 
 
@@ -124,7 +132,14 @@ def test_words_of_overlayfs_are_known() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["metacopy=yes", "redirect_dir=", "index=1", "xino=maybe", "metacopy=on,redirect_dir=off"],
+    [
+        "metacopy=yes",
+        "redirect_dir=",
+        "index=1",
+        "xino=maybe",
+        "metacopy=on,redirect_dir=off",
+        "fsync=2",
+    ],
 )
 def test_words_of_overlayfs_with_a_value_that_makes_no_sense_are_refused(text: str) -> None:
     with pytest.raises(MountError):

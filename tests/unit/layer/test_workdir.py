@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -132,3 +133,15 @@ def test_a_tree_is_removed_without_following_its_symlinks(tmp_path: Path) -> Non
 def test_temporary_names_are_all_different(stack: LayerStack, tmp_path: Path) -> None:
     with claimed(stack, tmp_path / "work") as workdir:
         assert len({workdir.temp_name() for _ in range(100)}) == 100
+
+
+def test_the_mark_of_a_volatile_mount_is_the_kernels(stack: LayerStack, tmp_path: Path) -> None:
+    with claimed(stack, tmp_path / "work") as workdir:
+        workdir.mark_volatile()
+    mark = tmp_path / "work/work/incompat/volatile"
+    assert os.listdir(mark) == ["dirty"]
+    with pytest.raises(WorkdirError, match="volatile"), claimed(stack, tmp_path / "work"):
+        pass
+    shutil.rmtree(tmp_path / "work/work/incompat")
+    with claimed(stack, tmp_path / "work"):
+        pass
