@@ -115,7 +115,8 @@ class TestFullUpper:
                         write_somewhere(mnt / "file")
                     assert caught.value.errno == errno.ENOSPC
                     assert os.listdir(mnt) == ["file"]
-                    assert os.listdir(layers.upper) == []
+                    # Where writes are gathered the kernel sets the time, which needs no data.
+                    assert set(os.listdir(layers.upper)) <= {"file"}
                     assert os.listdir(layers.work / "work") == []
                 (mnt / "small").write_bytes(b"x" * 3 * MIB)
             # data that found no room may be seen until the kernel lets go of it
