@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.mounts import Layers
 
-pytestmark = [pytest.mark.root, pytest.mark.once]
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.once]
 
 HELPER = Path("/sbin/mount.fuse.unionfusetest")
 

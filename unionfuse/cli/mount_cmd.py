@@ -33,6 +33,7 @@ Mount options (-o, comma-separated, repeatable):
   subtype=NAME   its type there is fuse.NAME
   metacopy=on|off redirect_dir=on|follow|nofollow|off index=on|off xino=on|off|auto
                  as for overlayfs; the first two are on where root writes the upper
+  nfs_export=on  file handles find their files, whatever the kernel has forgotten
   lowerdir=LOWER[:LOWER...],upperdir=DIR,workdir=DIR
                  the layers, in the words of overlayfs: then MNT is the only argument
 """

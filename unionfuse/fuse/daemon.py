@@ -135,6 +135,7 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         redirect_dir=plan.options.redirect_dir,
         index=plan.options.index,
         xino=plan.options.xino,
+        nfs_export=plan.options.nfs_export,
     )
     try:
         fs = UnionFs.from_paths(

@@ -41,6 +41,7 @@ _CHOICES = {
     "redirect_dir": ("on", "follow", "nofollow", "off"),
     "index": ("on", "off"),
     "xino": ("on", "off", "auto"),
+    "nfs_export": ("on", "off"),
     "fsync": ("auto", "strict", "volatile", "0", "1"),
 }
 
@@ -58,7 +59,7 @@ class MountOptions:
         timeout: seconds for which the kernel may keep names and attributes.
         fsname: the source that the mount table shows.
         subtype: its type there is `fuse.SUBTYPE`.
-        metacopy, redirect_dir, index, xino: see `union.state.Options`.
+        metacopy, redirect_dir, index, xino, nfs_export: see `union.state.Options`.
     """
 
     flags: int = 0
@@ -73,6 +74,7 @@ class MountOptions:
     redirect_dir: str | None = None
     index: bool = True
     xino: str = "auto"
+    nfs_export: bool = False
 
     @property
     def volatile(self) -> bool:
@@ -184,6 +186,8 @@ def _with_choice(options: MountOptions, key: str, value: str) -> MountOptions:
         return replace(options, metacopy=value == "on")
     if key == "index":
         return replace(options, index=value == "on")
+    if key == "nfs_export":
+        return replace(options, nfs_export=value == "on")
     if key == "fsync":
         return replace(options, fsync="auto" if value == "1" else value)
     if key == "redirect_dir":

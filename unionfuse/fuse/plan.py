@@ -22,6 +22,8 @@ def make_plan(plan: MountPlan) -> MountPlan:
     """
     if plan.session == "pyfuse3" and plan.io == "passthrough":
         raise MountError("--io passthrough needs --session kernel: pyfuse3 has cached data only")
+    if plan.session == "pyfuse3" and plan.options.nfs_export:
+        raise MountError("nfs_export=on needs --session kernel")
     if not plan.lowers or b"" in plan.lowers:
         raise MountError("an empty lower layer: give LOWER[:LOWER...]")
     lowers = tuple(_directory(lower, "lower layer") for lower in plan.lowers)

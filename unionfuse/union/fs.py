@@ -64,7 +64,7 @@ class UnionFs:
         inodes = InodeNumbers([st.st_dev for st in stats], is_unique=options.xino != "off")
         root_ino = inodes.number(key_of(stats[0]))
         root = DirNode(root_ino, None, b"", stack.upper, _not_hidden(stack))
-        table = NodeTable(options.nodeid_is_ino)
+        table = NodeTable(options.nodeid_is_ino, keeps_named=options.nfs_export)
         table.add(root)
         self.workdir = workdir
         self._table = table
@@ -124,10 +124,14 @@ class UnionFs:
 
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         """Look up `name`; None if there is no such name. Increases nlookup by one if found."""
-        directory = self.directory(parent)
-        if name in _DOTS:
-            node: Node = directory if name == b"." else directory.parent or directory
+        if name in _DOTS:  # asked for when a file handle is opened, `.` of files too
+            node = self.node(parent)
+            if node.parent is None and node is not self.union.root:
+                raise oserror(errno.ESTALE)  # removed
+            if name == b"..":
+                node = node.parent or node
             return _remember(Entry(node, backing.get_attr(node)))
+        directory = self.directory(parent)
         if name not in directory.children:
             listing = listing_of(directory)
             if name in listing.kinds:

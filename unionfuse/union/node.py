@@ -272,8 +272,13 @@ class NodeTable:
         nodes: the nodes by nodeid; changed by the methods alone.
     """
 
-    def __init__(self, nodeid_is_ino: bool) -> None:
-        """With `nodeid_is_ino` a node's nodeid is its inode number (pyfuse3 needs that)."""
+    def __init__(self, nodeid_is_ino: bool, *, keeps_named: bool = False) -> None:
+        """Make an empty table.
+
+        With `nodeid_is_ino` a node's nodeid is its inode number (pyfuse3 needs that). With
+        `keeps_named` a node is kept, whether the kernel holds it or not, while it has a name.
+        """
+        self._keeps_named = keeps_named
         self.nodes: dict[int, Node] = {}
         self._by_key: dict[Key, Node] = {}
         self._old: dict[int, int] = {}  # nodeids that were replaced, and the nlookup of each
@@ -344,7 +349,7 @@ class NodeTable:
         while at is not None and at.nlookup <= 0 and at.nodeid != ROOT_NODEID:
             if isinstance(at, DirNode) and at.children:
                 return
-            if at.nodeid not in self.nodes:
+            if at.nodeid not in self.nodes or (self._keeps_named and at.parent is not None):
                 return
             at = self._drop(at)
 

@@ -46,6 +46,7 @@ _WANTED = {
     "HANDLE_KILLPRIV_V2": wire.HANDLE_KILLPRIV_V2,
     "SETXATTR_EXT": wire.SETXATTR_EXT,
     "INIT_EXT": wire.INIT_EXT,
+    "EXPORT_SUPPORT": wire.EXPORT_SUPPORT,
 }
 _OF_MODE = {
     CACHED: {"WRITEBACK_CACHE": wire.WRITEBACK_CACHE},
@@ -83,13 +84,16 @@ class Agreement:
         return f"FUSE 7.{self.minor}, {self.io} data, {agreed}"
 
 
-def negotiate(body: bytes, wanted_io: str, *, writeback: bool = True) -> tuple[Agreement, bytes]:
+def negotiate(
+    body: bytes, wanted_io: str, *, writeback: bool = True, export: bool = False
+) -> tuple[Agreement, bytes]:
     """Answer the body of an INIT request: what is agreed, and the body of the reply.
 
     Args:
         body: a `fuse_init_in`, as long as the kernel's version has it.
         wanted_io: cached or passthrough; passthrough falls back to cached.
         writeback: whether the kernel may gather writes where it caches data.
+        export: whether file handles are found again after their files were forgotten.
 
     Raises:
         TooOldError: naming what the kernel has.
@@ -104,6 +108,8 @@ def negotiate(body: bytes, wanted_io: str, *, writeback: bool = True) -> tuple[A
     flags = offered & _sum(_WANTED | _OF_MODE[io])
     if not writeback:
         flags &= ~wire.WRITEBACK_CACHE
+    if not export:
+        flags &= ~wire.EXPORT_SUPPORT
     agreement = Agreement(min(minor, wire.MINOR), flags, io)
     depth = _STACK_DEPTH if agreement.has(wire.PASSTHROUGH) else 0
     reply = wire.INIT_OUT.pack(

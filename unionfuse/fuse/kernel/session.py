@@ -76,6 +76,7 @@ class KernelSession:
         self._wanted_io = plan.io
         self._mountpoint = plan.mountpoint
         self._writeback = bool(plan.options.writeback)
+        self._export = plan.options.nfs_export
         self._connection = connection = Connection(fuse_fd, plan.poll_us / 1e6)
         self._context = context = Context(
             fs=fs,
@@ -203,7 +204,9 @@ class KernelSession:
 
     def _init(self, head: Head, request: bytes) -> None:
         try:
-            agreement, reply = negotiate(request[BODY:], self._wanted_io, writeback=self._writeback)
+            agreement, reply = negotiate(
+                request[BODY:], self._wanted_io, writeback=self._writeback, export=self._export
+            )
         except TooOldError as err:
             self._connection.reply_error(head[2], errno.EPROTO)
             raise MountError(str(err)) from None

@@ -28,6 +28,7 @@ NOTIFY_INVAL_INODE = 2
 # INIT flags; from bit 32 on they stand in flags2, which INIT_EXT announces
 ASYNC_READ = 1 << 0
 ATOMIC_O_TRUNC = 1 << 3
+EXPORT_SUPPORT = 1 << 4
 BIG_WRITES = 1 << 5
 DONT_MASK = 1 << 6
 DO_READDIRPLUS = 1 << 13
