@@ -102,11 +102,16 @@ _NO_MARKS = Marks()
 
 def is_opaque(directory: LayerDir) -> bool:
     """Tell whether `directory` hides what the layers below have at its place."""
-    return marks_of(directory).opaque
+    return marks_of(directory, names.TRUSTED).opaque
 
 
-def marks_of(directory: LayerDir) -> Marks:
-    """Return the marks of `directory`."""
+def marks_of(directory: LayerDir, own: bytes) -> Marks:
+    """Return the marks of `directory`, a redirect in the namespace `own` of the mount alone.
+
+    A user may set `user.overlay.*` on what is his in a layer. Obeyed by a mount of root's, a
+    redirect would show him what another layer keeps from him (overlayfs.rst, "Renaming
+    directories"); nothing else that a mark says can do that.
+    """
     fd = directory.fd()
     path = fd_path(fd)
     present = _readable_names(path)
@@ -115,17 +120,20 @@ def marks_of(directory: LayerDir) -> Marks:
     try:
         os.stat(names.OPAQUE_FILE, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
-        redirect = _first(path, present, names.REDIRECT_XATTRS) if present else None
-        return _NO_MARKS if redirect is None else Marks(redirect=redirect)
+        if own + names.REDIRECT not in present:
+            return _NO_MARKS
+        return Marks(redirect=xattr.get_or_none(path, own + names.REDIRECT))
     return Marks(opaque=True)
 
 
-def file_marks(target: xattr.Target) -> Marks:
-    """Return the marks of the regular file `target`."""
+def file_marks(target: xattr.Target, own: bytes) -> Marks:
+    """Return the marks of the regular file `target` in the namespace `own`, see `marks_of`."""
     present = _readable_names(target)
-    if not any(name in present for name in names.METACOPY_XATTRS):
+    if own + names.METACOPY not in present:
         return _NO_MARKS
-    return Marks(metacopy=True, redirect=_first(target, present, names.REDIRECT_XATTRS))
+    if own + names.REDIRECT not in present:
+        return Marks(metacopy=True)
+    return Marks(metacopy=True, redirect=xattr.get_or_none(target, own + names.REDIRECT))
 
 
 def may_be_metacopy(st: os.stat_result) -> bool:
@@ -160,13 +168,6 @@ def _xwhiteout(fd: int, name: bytes) -> bool:
     if not _has_xwhiteouts(path, _readable_names(path)):
         return False
     return any(mark in _readable_names(fd_path(fd, name)) for mark in names.WHITEOUT_XATTRS)
-
-
-def _first(target: xattr.Target, present: list[bytes], wanted: tuple[bytes, ...]) -> bytes | None:
-    for name in wanted:
-        if name in present:
-            return xattr.get_or_none(target, name)
-    return None
 
 
 def is_whiteout(st: os.stat_result) -> bool:

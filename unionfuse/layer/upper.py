@@ -223,12 +223,12 @@ class Upper:
             return None
 
     def remove_marker(self, target: xattr.Target, marker: bytes) -> None:
-        """Remove overlay attribute `marker` of `target`, in each form in which it is read."""
-        for prefix in (names.TRUSTED, names.USER):
+        """Remove overlay attribute `marker` of `target`, if it is there."""
+        if self.format.prefix is not None:
             try:
-                xattr.remove(target, prefix + marker)
+                xattr.remove(target, self.format.prefix + marker)
             except OSError as err:
-                if err.errno not in (errno.ENODATA, errno.EPERM, errno.EOPNOTSUPP):
+                if err.errno != errno.ENODATA:
                     raise
 
 

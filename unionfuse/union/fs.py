@@ -21,6 +21,7 @@ from unionfuse.layer.scan import is_opaque
 from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.upper import Upper, UpperFormat
 from unionfuse.layer.workdir import Workdir
+from unionfuse.syscalls.privilege import is_root
 from unionfuse.syscalls.statx import birth_time
 from unionfuse.union import attr, backing, copy_up, create, file, remove, rename, xattr
 from unionfuse.union.attr import Changes
@@ -58,7 +59,7 @@ class UnionFs:
             kept = workdir.index if options.index else None
             index = Index(upper, origins, kept, stack.upper)
         prefix = None if upper is None else upper.format.prefix
-        xattr_names = XattrNames(prefix or names.TRUSTED)
+        xattr_names = XattrNames(prefix or (names.TRUSTED if is_root() else names.USER))
         roots = stack.lowers if stack.upper is None else (stack.upper, *stack.lowers)
         stats = [os.fstat(root.fd()) for root in roots]
         inodes = InodeNumbers([st.st_dev for st in stats], is_unique=options.xino != "off")

@@ -72,7 +72,7 @@ def _make_directory(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry
     if kind.in_upper:
         assert parent.upper is not None, "a name in the upper has its parent there"
         upper = LayerDir(parent.upper, name)
-        marks = marks_of(upper)
+        marks = marks_of(upper, u.xattr_names.own)
         redirect, is_closed = marks.redirect, marks.opaque or marks.redirect is not None
         if redirect is not None:
             lowers = lower_directories(u, parent, name, redirect)
@@ -83,7 +83,7 @@ def _make_directory(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry
         lowers.append(lower)
         if lower.layer == u.root.lowers[-1].layer:
             break
-        marks = marks_of(lower)
+        marks = marks_of(lower, u.xattr_names.own)
         is_closed = marks.opaque or marks.redirect is not None
         if marks.redirect is not None:
             lowers += lower_directories(u, parent, name, marks.redirect, lower.layer)
@@ -128,7 +128,7 @@ def _make_upper(u: Union, parent: DirNode, name: bytes, kind: Kind) -> Entry:
 def _read_metacopy(u: Union, node: Node, parent: DirNode, name: bytes) -> None:
     """Find the data of a file in `parent` of which the layer has only the attributes."""
     assert node.where is not None, "the caller has set it"
-    marks = file_marks(fd_path(node.where.fd(), node.backing_name))
+    marks = file_marks(fd_path(node.where.fd(), node.backing_name), u.xattr_names.own)
     if marks.metacopy:
         node.data = data_place(u, parent, name, marks.redirect, node.where.layer)
         if node.is_upper:

@@ -172,14 +172,14 @@ class _Search:
                 return None
             directory = LayerDir(base, part)
             if base.layer != self.u.root.lowers[-1].layer:
-                self._obey(marks_of(directory), prefix, rest)
+                self._obey(marks_of(directory, self.u.xattr_names.own), prefix, rest)
             if is_last:
                 return base, part
             base, prefix = directory, prefix + part + b"/"
         raise AssertionError("a target has at least one part")
 
     def _file(self, base: LayerDir, name: bytes, prefix: bytes) -> Place:
-        marks = file_marks(fd_path(base.fd(), name))
+        marks = file_marks(fd_path(base.fd(), name), self.u.xattr_names.own)
         self.wants_data = marks.metacopy
         if marks.metacopy:
             self._obey(marks, prefix, b"")

@@ -171,3 +171,18 @@ def test_a_path_too_long_for_an_attribute_is_not_written(recording: Stand) -> No
         recording.d.rename(deep.encode(), b"other/moved")
     assert caught.value.errno == errno.EXDEV
     recording.d.rename(deep.encode(), deep.encode() + b"-yon")
+
+
+def test_what_a_user_marks_does_not_lead_through_a_mount_of_root(recording: Stand) -> None:
+    own = recording.d.fs.union.upper.format.prefix
+    foreign = b"user.overlay." if own == b"trusted.overlay." else b"trusted.overlay."
+    in_lower(recording, "secret/file")
+    (recording.top / "mine").mkdir()
+    os.setxattr(recording.top / "mine", foreign + b"redirect", b"secret")
+    (recording.top / "file").write_bytes(b"")
+    os.truncate(recording.top / "file", 10)
+    os.setxattr(recording.top / "file", foreign + b"metacopy", b"")
+    os.setxattr(recording.top / "file", foreign + b"redirect", b"/secret/file")
+    d = recording.remount()
+    assert d.readdir(b"mine") == []
+    assert d.read(b"file") == bytes(10)
