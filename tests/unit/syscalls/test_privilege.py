@@ -13,8 +13,14 @@ from unionfuse.syscalls.privilege import is_root
 ASK = "from unionfuse.syscalls.privilege import is_root; print(is_root())"
 
 
-def test_it_is_told_from_a_plain_user() -> None:
-    assert is_root() == (os.geteuid() == 0)
+def test_a_plain_user_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not is_root()
+
+
+@pytest.mark.root
+def test_root_is_one() -> None:
+    assert is_root()
 
 
 @pytest.mark.root
