@@ -78,6 +78,11 @@ class TestMount:
         assert source == "unionfuse"
         run("umount", layers.mnt)
 
+    def test_how_it_is_served_can_be_chosen(self, layers):
+        mount(layers, writable(layers, "session=kernel,io=passthrough"))
+        assert (layers.mnt / "file-0").read_text() == "0\n"
+        run("umount", layers.mnt)
+
     def test_words_of_fstab_are_no_matter(self, layers):
         mount(layers, words(layers, "nofail,_netdev,x-systemd.automount,user"))
         run("umount", layers.mnt)
@@ -105,3 +110,11 @@ class TestMount:
         )
         assert done.returncode != 0
         assert done.stderr == "unionfuse: unknown mount option: nonsense\n"
+
+    def test_a_way_of_data_that_is_none_is_refused(self, layers):
+        command = ["mount", "-t", "fuse.unionfusetest", "none", layers.mnt, "-o"]
+        done = subprocess.run(
+            [*command, writable(layers, "io=fast")], capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert "io is to be one of auto, cached, passthrough: fast" in done.stderr

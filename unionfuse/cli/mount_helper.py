@@ -8,6 +8,7 @@ import sys
 import click
 
 from unionfuse.cli.errors import reports_failures
+from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.options import MountPlan, flag_words, parse_options, split_layers
 from unionfuse.fuse.overlay_words import LayerWords, take_layers
 
@@ -46,8 +47,9 @@ def mount_helper(  # noqa: PLR0913 - one parameter an option
     """Mount a union on MNT, and return when it serves.
 
     The layers are in OPTS, as for overlayfs: lowerdir=LOWER[:LOWER...],upperdir=DIR,workdir=DIR;
-    without upperdir= there is nothing to write to. SRC is what the mount table shows. Without
-    lowerdir= it is the LOWER[:LOWER...] themselves.
+    without upperdir= there is nothing to write to; session= and io= are those of
+    `unionfuse mount`. SRC is what the mount table shows. Without lowerdir= it is the
+    LOWER[:LOWER...] themselves.
     """
     from unionfuse.fuse import daemon, mounting
     from unionfuse.fuse.plan import make_plan
@@ -66,17 +68,33 @@ def mount_helper(  # noqa: PLR0913 - one parameter an option
         named.append(f"subtype={called.removeprefix('fuse.')}")
     if layers is None:
         layers = LayerWords(tuple(split_layers(os.fsencode(source))))
+    session, others = _taken("session", ("auto", "pyfuse3", "kernel"), others)
+    io, others = _taken("io", ("auto", "cached", "passthrough"), others)
     plan = make_plan(
         MountPlan(
             lowers=layers.lowers,
             upper=layers.upper,
             workdir=layers.workdir,
             mountpoint=os.fsencode(mountpoint),
+            session=session,
+            io=io,
             options=parse_options((*named, *others)),
         )
     )
     if not fake:
         daemon.start(plan)
+
+
+def _taken(
+    key: str, values: tuple[str, ...], words: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the last value of `key=`, which is the first of `values` by default, and the rest."""
+    found = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+    for value in found:
+        if value not in values:
+            raise MountError(f"{key} is to be one of {', '.join(values)}: {value}")
+    rest = tuple(word for word in words if not word.startswith(f"{key}="))
+    return (found[-1] if found else values[0]), rest
 
 
 def _is_of_fstab(word: str) -> bool:
