@@ -12,7 +12,10 @@ from tests.support.mounts import Layers
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.once]
 
-HELPER = Path("/sbin/mount.fuse.unionfusetest")
+HELPERS = {
+    Path("/sbin/mount.fuse.unionfusetest"): "mount_helper",
+    Path("/sbin/umount.fuse.unionfusetest"): "umount_helper",
+}
 
 
 @pytest.fixture
@@ -24,13 +27,15 @@ def layers(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _helper():
-    """Install the helper where mount(8) looks for it, under a name of the tests."""
-    code = "from unionfuse.cli.mount_helper import main; main()"
-    HELPER.write_text(f"#!{sys.executable}\n{code}\n")
-    HELPER.chmod(0o755)
+def _helpers():
+    """Install the helpers where mount(8) and umount(8) look for them, under a name of the tests."""
+    for path, module in HELPERS.items():
+        code = f"from unionfuse.cli.{module} import main; main()"
+        path.write_text(f"#!{sys.executable}\n{code}\n")
+        path.chmod(0o755)
     yield
-    HELPER.unlink()
+    for path in HELPERS:
+        path.unlink()
 
 
 def run(*command: str | Path) -> None:
@@ -118,3 +123,40 @@ class TestMount:
         )
         assert done.returncode != 0
         assert "io is to be one of auto, cached, passthrough: fast" in done.stderr
+
+
+class TestUmount:
+    """umount(8) reads the type from the mount table where an option is none of the kernel's."""
+
+    def test_when_it_returns_the_filesystem_of_the_layers_can_be_unmounted(self, tmp_path):
+        base = tmp_path / "filesystem"
+        base.mkdir()
+        for _ in range(5):
+            run("mount", "-t", "tmpfs", "tmpfs", base)
+            layers = Layers.create(base / "union", 1)
+            mount(layers, writable(layers, "x-wait"))
+            (layers.mnt / "new").write_bytes(bytes(1 << 20))
+            run("umount", layers.mnt)
+            run("umount", base)
+
+    def test_a_busy_mount_stays(self, layers):
+        mount(layers, writable(layers, "x-wait"))
+        with open(layers.mnt / "file-0"):
+            command = ["umount", layers.mnt]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "in use" in done.stderr
+        run("umount", layers.mnt)
+
+    def test_one_with_a_user_can_be_unmounted_lazily(self, layers):
+        mount(layers, writable(layers, "x-wait"))
+        with open(layers.mnt / "file-0") as file:
+            run("umount", "-l", layers.mnt)
+            assert file.read() == "0\n"
+
+    def test_the_namespace_is_to_be_entered_before(self, layers):
+        helper = next(path for path in HELPERS if path.name.startswith("umount"))
+        command = [helper, layers.mnt, "-N", "/proc/1/ns/mnt"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("unionfuse: -N: run umount in that namespace")
