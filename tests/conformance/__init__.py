@@ -1,0 +1,1 @@
+"""The suites of others, run on real mounts: pjdfstest and unionmount-testsuite."""
