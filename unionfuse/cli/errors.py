@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 
 from unionfuse.fuse.errors import MountError
+from unionfuse.offline.errors import OfflineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,11 @@ class Failure(click.ClickException):
         click.echo(f"unionfuse: {printable(self.format_message())}", err=True)
 
 
+def say(text: str) -> None:
+    """Tell the user, in one line on stderr, what is no failure."""
+    click.echo(f"unionfuse: {printable(text)}", err=True)
+
+
 def printable(text: str) -> str:
     """Return `text` in one line that a terminal can show, whatever bytes a path has."""
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -37,13 +43,13 @@ def printable(text: str) -> str:
 
 
 def reports_failures(command: Callable[P, T]) -> Callable[P, T]:
-    """Make a command print a `MountError` or `OSError` as one line; an interrupt is code 130."""
+    """Make a command print what it could not do as one line; an interrupt is code 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
-        except (MountError, OSError) as err:
+        except (MountError, OfflineError, OSError) as err:
             raise Failure(str(err)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None

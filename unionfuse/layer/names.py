@@ -41,6 +41,14 @@ def is_reserved(name: bytes) -> bool:
     return name.startswith(WHITEOUT_PREFIX)
 
 
+def marker(name: bytes) -> tuple[bytes, bytes] | None:
+    """Return the namespace of overlayfs and the marker of an attribute; None if it is neither."""
+    for prefix in (TRUSTED, USER):
+        if name.startswith(prefix) and name[len(prefix) :] in _MARKERS:
+            return prefix, name[len(prefix) :]
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class XattrNames:
     """Which extended attributes are the union's own, and how users' ones of that kind are kept.
@@ -70,8 +78,4 @@ class XattrNames:
 
 
 def _is_foreign_marker(name: bytes) -> bool:
-    if not name.startswith((FUSE_OVERLAYFS, TRUSTED, USER)):
-        return False
-    return name.startswith(FUSE_OVERLAYFS) or any(
-        name.startswith(prefix) and name[len(prefix) :] in _MARKERS for prefix in (TRUSTED, USER)
-    )
+    return name.startswith(FUSE_OVERLAYFS) or marker(name) is not None

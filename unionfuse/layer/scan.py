@@ -89,7 +89,7 @@ class Marks:
     Attributes:
         opaque: of a directory: it hides what they have at its place.
         metacopy: of a file: its data is there.
-        redirect: where else they have it, see `union.redirect`; None for its own place.
+        redirect: where else they have it, see `layer.redirect`; None for its own place.
     """
 
     opaque: bool = False

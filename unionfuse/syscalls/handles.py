@@ -1,7 +1,8 @@
-"""File handles and filesystem identity: name_to_handle_at(2), FS_IOC_GETFSUUID."""
+"""File handles and filesystem identity: name_to_handle_at(2), open_by_handle_at(2), UUIDs."""
 
 import ctypes
 import fcntl
+import os
 import struct
 
 from unionfuse.syscalls.libc import check, libc
@@ -21,6 +22,9 @@ _name_to_handle_at.argtypes = (
     ctypes.c_int,
 )
 
+_open_by_handle_at = libc.open_by_handle_at
+_open_by_handle_at.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+
 
 def name_to_handle(dir_fd: int, name: bytes) -> tuple[int, bytes]:
     """Return type and bytes of the file handle of `name` (never followed) below `dir_fd`.
@@ -34,6 +38,16 @@ def name_to_handle(dir_fd: int, name: bytes) -> tuple[int, bytes]:
     check(_name_to_handle_at(dir_fd, name, handle, ctypes.byref(mount_id), 0))
     size, handle_type = _HEADER.unpack_from(handle)
     return handle_type, handle.raw[_HEADER.size : _HEADER.size + size]
+
+
+def open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:
+    """Open, as O_PATH, what a handle of the filesystem of `mount_fd` (no O_PATH one) names.
+
+    Raises:
+        OSError: ESTALE if there is no such file any more, EPERM without CAP_DAC_READ_SEARCH.
+    """
+    packed = _HEADER.pack(len(handle), handle_type) + handle
+    return check(_open_by_handle_at(mount_fd, packed, os.O_PATH | os.O_CLOEXEC))
 
 
 def filesystem_uuid(fd: int) -> bytes:

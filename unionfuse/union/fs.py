@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from unionfuse.layer import names
 from unionfuse.layer.names import XattrNames
-from unionfuse.layer.scan import is_opaque
+from unionfuse.layer.redirect import not_hidden
 from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.upper import Upper, UpperFormat
 from unionfuse.layer.workdir import Workdir
@@ -34,7 +34,6 @@ from unionfuse.union.state import Attr, Caller, CopyUpNeeded, Entry, Options, Un
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unionfuse.layer.directory import LayerDir
     from unionfuse.union.copy_up import CopyUp
     from unionfuse.union.listing import Dirent
     from unionfuse.union.metacopy import Fill
@@ -64,7 +63,7 @@ class UnionFs:
         stats = [os.fstat(root.fd()) for root in roots]
         inodes = InodeNumbers([st.st_dev for st in stats], is_unique=options.xino != "off")
         root_ino = inodes.number(key_of(stats[0]))
-        root = DirNode(root_ino, None, b"", stack.upper, _not_hidden(stack))
+        root = DirNode(root_ino, None, b"", stack.upper, not_hidden(stack.upper, stack.lowers))
         table = NodeTable(options.nodeid_is_ino, keeps_named=options.nfs_export)
         table.add(root)
         self.workdir = workdir
@@ -339,18 +338,6 @@ class UnionFs:
     def statfs(self) -> os.statvfs_result:
         """Return the figures of the upper's filesystem, or of the top lower's."""
         return os.fstatvfs(self.union.root.top.fd())
-
-
-def _not_hidden(stack: LayerStack) -> tuple[LayerDir, ...]:
-    """Return the lowers down to the first whose very root is opaque."""
-    lowers: list[LayerDir] = []
-    is_closed = stack.upper is not None and is_opaque(stack.upper)
-    for lower in stack.lowers:
-        if is_closed:
-            break
-        lowers.append(lower)
-        is_closed = is_opaque(lower)
-    return tuple(lowers)
 
 
 def _remember(entry: Entry) -> Entry:

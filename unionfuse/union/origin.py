@@ -1,30 +1,22 @@
 """Where a copied-up object came from: `overlay.origin`, and the inode number it keeps.
 
 Twin of ovl_encode_real_fh and ovl_check_origin_fh (fs/overlayfs/copy_up.c, namei.c). The
-value is the kernel's `struct ovl_fb`:
-
-    u8 version=0, u8 magic=0xfb, u8 len, u8 flags, u8 type, u8 uuid[16], u32 fid[]
-
-fid is the file handle of the lower object. Only the inode number in it is of use here, so it
-is read out of the forms that filesystems give a handle, without the privilege to open it.
+value, see `layer.handle`, is the file handle of the lower object. Only the inode number in it is of
+use here, so it is read out of the forms that filesystems give a handle, without the privilege to
+open it.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-import sys
 from typing import TYPE_CHECKING
 
+from unionfuse.layer import handle
 from unionfuse.syscalls import handles
 
 if TYPE_CHECKING:
     from unionfuse.layer.directory import LayerDir
-
-_HEADER = struct.Struct("=BBBBB16s")
-_MAGIC = 0xFB
-_BIG_ENDIAN = 1
-_FLAGS = _BIG_ENDIAN if sys.byteorder == "big" else 0
 
 _INO32_GEN = 0x01  # ext4, xfs; tmpfs with a third word
 _INO64_GEN = 0x81  # xfs
@@ -90,21 +82,18 @@ class Origins:
         except OSError:
             return None
         uuid = self._uuid_of.get(device, bytes(16))
-        size = _HEADER.size + len(fid)
-        return _HEADER.pack(0, _MAGIC, size, _FLAGS, handle_type, uuid) + fid
+        return handle.FileHandle(handle_type, fid, uuid).pack()
 
     def decode(self, value: bytes) -> Key | None:
         """Return the (st_dev, st_ino) that an origin names.
 
         None if it names a filesystem that no lower is on, or in a form not known here.
         """
-        if len(value) <= _HEADER.size:
+        found = handle.parse(value)
+        if found is None:
             return None
-        version, magic, _, flags, handle_type, uuid = _HEADER.unpack_from(value)
-        if (version, magic, flags & _BIG_ENDIAN) != (0, _MAGIC, _FLAGS):
-            return None
-        device = self._device_of.get(uuid)
-        ino = _ino_of_handle(handle_type, value[_HEADER.size :])
+        device = self._device_of.get(found.uuid)
+        ino = _ino_of_handle(found.handle_type, found.fid)
         return None if device is None or ino is None else (device, ino)
 
 

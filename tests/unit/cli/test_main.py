@@ -38,6 +38,10 @@ def run(*arguments: str | bytes) -> Result:
         ["umount"],
         ["umount", "one", "two"],
         ["ls", "more"],
+        ["check"],
+        ["check", "upper", "lower"],
+        ["diff"],
+        ["diff", "upper", "more"],
         ["nonsense"],
     ],
     ids=" ".join,
@@ -55,6 +59,8 @@ def test_a_command_line_without_sense_ends_with_2(arguments: list[str]) -> None:
         (["mount"], ["--workdir", "--read-only", "volatile", "timeout=SEC", "Examples"]),
         (["umount"], ["--lazy", "MNT"]),
         (["ls"], ["--json"]),
+        (["check"], ["--lower", "--workdir", "--repair", "--all", "--json", "Exit codes"]),
+        (["diff"], ["--lower", "--json", "--null", "deleted", "Examples"]),
     ],
 )
 def test_help_teaches(command: list[str], taught: list[str]) -> None:
@@ -80,6 +86,8 @@ HEAVY = {"trio", "pyfuse3", "unionfuse.union", "unionfuse.layer", "unionfuse.fus
         ["--help"],
         ["mount", "--help"],
         ["umount", "--help"],
+        ["check", "--help"],
+        ["diff", "--help"],
         ["ls"],
         ["nonsense"],
         ["mount", "lower"],

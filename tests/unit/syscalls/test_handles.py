@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unionfuse.syscalls.handles import filesystem_uuid, name_to_handle
+from unionfuse.syscalls.handles import filesystem_uuid, name_to_handle, open_by_handle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +52,19 @@ def test_all_files_of_a_filesystem_tell_the_same_identity(tmp_path: Path) -> Non
         found.add(filesystem_uuid(fd))
         os.close(fd)
     assert len(found) == 1
+
+
+@pytest.mark.root
+def test_a_file_is_opened_by_its_handle_until_it_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    mount_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        handle = name_to_handle(mount_fd, b"file")
+        fd = open_by_handle(mount_fd, *handle)
+        assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "file"))
+        os.close(fd)
+        os.unlink(tmp_path / "file")
+        with pytest.raises(OSError, match="Stale file handle"):
+            open_by_handle(mount_fd, *handle)
+    finally:
+        os.close(mount_fd)

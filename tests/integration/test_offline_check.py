@@ -1,0 +1,107 @@
+"""An upper is clean when it was just written, by whichever system, and shows the same mended."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import tree
+from tests.support.commands import unionfuse
+from tests.support.mounts import (
+    Layers,
+    fuse_overlayfs_mount,
+    overlay_mount,
+    public_directory,
+    union_mount,
+)
+from tests.support.ops import Workers
+from tests.support.writers import WRITERS, build, operations, run, shown
+from unionfuse.offline.check import Check, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.once]
+
+N_OPS = 400
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers() as workers:
+        yield workers
+
+
+def findings(layers: Layers, *, repairs: bool = False) -> list[str]:
+    lowers = [os.fsencode(lower) for lower in layers.lowers]
+    request = Request(os.fsencode(layers.upper), lowers, os.fsencode(layers.work), repairs=repairs)
+    outcomes = list(Check(request).outcomes())
+    return [
+        f"{outcome.finding.kind} {outcome.finding.path!r}: {outcome.finding.detail}"
+        for outcome in outcomes
+    ]
+
+
+CLEAN = [name for name in WRITERS if name != "fuse-overlayfs"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("system", CLEAN)
+def test_an_upper_that_was_just_written_is_clean(system: str, seed: int, workers: Workers) -> None:
+    writer = WRITERS[system]
+    with public_directory() as base:
+        layers = Layers.create(base, 3)
+        ops = operations(writer, seed, build(writer, layers, seed), N_OPS)
+        with writer.mount(layers):
+            run(layers, ops, workers)
+        assert findings(layers) == []
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_what_fuse_overlayfs_leaves_is_mended_and_it_shows_the_same(
+    seed: int, workers: Workers
+) -> None:
+    # It leaves whiteouts that hide nothing, and temporaries.
+    writer = WRITERS["fuse-overlayfs"]
+    with public_directory() as base:
+        layers = Layers.create(base, 3)
+        ops = operations(writer, seed, build(writer, layers, seed), N_OPS)
+        with writer.mount(layers):
+            run(layers, ops, workers)
+        found = {line.split()[0] for line in findings(layers)}
+        with union_mount(layers):
+            ours = shown(layers, workers)
+        with writer.mount(layers):
+            theirs = shown(layers, workers)
+        findings(layers, repairs=True)
+        assert findings(layers) == []
+        with writer.mount(layers):
+            assert tree.diff(theirs, shown(layers, workers)) == []
+        with union_mount(layers):
+            assert tree.diff(ours, shown(layers, workers)) == []
+    assert found <= {"leftover", "whiteout-over-nothing", "whiteout-in-opaque"}
+
+
+@pytest.mark.parametrize("mount", [union_mount, overlay_mount, fuse_overlayfs_mount])
+def test_an_upper_in_use_is_not_repaired(
+    mount: Callable[[Layers], AbstractContextManager[Path]], layers: Layers
+) -> None:
+    with mount(layers):
+        (layers.mnt / "file").touch()
+        refused = check(layers, "--repair")
+        told = check(layers)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith("unmount it first\n")
+    assert (told.returncode, told.stdout) == (0, "")
+    assert "is in use by" in told.stderr
+    assert check(layers, "--repair").returncode == 0
+
+
+def check(layers: Layers, *options: str) -> CompletedProcess[str]:
+    lowers = ":".join(map(str, layers.lowers))
+    return unionfuse("check", *options, "--lower", lowers, "--workdir", layers.work, layers.upper)

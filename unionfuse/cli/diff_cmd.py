@@ -1,0 +1,73 @@
+"""`unionfuse diff`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from unionfuse.cli.errors import printable, reports_failures, say
+from unionfuse.fuse.options import split_layers
+
+if TYPE_CHECKING:
+    from unionfuse.offline.diff import Change
+
+EPILOG = r"""\b
+Each line is a letter and a path; parents come first:
+  A  added
+  C  changed, or a directory in which something changed
+  D  deleted
+
+\b
+Examples:
+  unionfuse diff upper
+  unionfuse diff --lower top:bottom upper
+  unionfuse diff --json upper | jq -r '.[] | select(.kind == "D") | .path'
+  unionfuse diff -0 upper | xargs -0 -n 1 echo
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("upper", metavar="UPPER")
+@click.option(
+    "--lower",
+    metavar="LOWER[:LOWER...]",
+    help="The lower layers, as for mount: makes it exact what is A and what is C.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+@click.option("-0", "--null", is_flag=True, help="End each line with a NUL, and quote nothing.")
+@reports_failures
+def diff(upper: str, lower: str | None, as_json: bool, null: bool) -> None:
+    """List what UPPER adds, changes and deletes, reading nothing but UPPER.
+
+    A mount of UPPER may be in use meanwhile.
+    """
+    if as_json and null:
+        raise click.UsageError("--json and --null exclude each other")
+    from unionfuse.offline.diff import UpperDiff
+    from unionfuse.offline.layers import opened
+
+    lowers = [] if lower is None else split_layers(os.fsencode(lower))
+    with opened(os.fsencode(upper), lowers) as stack:
+        reading = UpperDiff(stack)
+        if as_json:
+            import json
+
+            objects = [_as_object(change) for change in reading.changes()]
+            click.echo(json.dumps(objects, indent=2))
+        else:
+            for change in reading.changes():
+                line = f"{change.kind} /{os.fsdecode(change.path)}"
+                click.echo(os.fsencode(line) + b"\0" if null else printable(line), nl=not null)
+        if lower is None and not reading.has_origins:
+            say("no origins in this upper: what is A may be C; give --lower to know")
+
+
+def _as_object(change: Change) -> dict[str, str | None]:
+    redirect = change.redirect
+    return {
+        "kind": change.kind,
+        "path": "/" + os.fsdecode(change.path),
+        "redirect": None if redirect is None else os.fsdecode(redirect),
+    }

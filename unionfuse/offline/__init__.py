@@ -1,0 +1,1 @@
+"""Read, check and change uppers that are not mounted; knows layers, and nothing of mounts."""

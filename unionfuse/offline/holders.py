@@ -1,0 +1,117 @@
+"""Who uses an upper: a mount of unionfuse, of overlayfs or of fuse-overlayfs.
+
+The first holds flock(2) on the upper and on the workdir. The others are seen in the mount tables
+and command lines of all processes that this one may look at, in other mount namespaces too. A mount
+of another user's in another namespace is not seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from typing import TYPE_CHECKING
+
+from unionfuse.offline.errors import OfflineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_UPPERDIR = b"upperdir="
+
+
+def holder_of(upper: bytes, workdir: bytes | None) -> str | None:
+    """Say who uses `upper` or `workdir`, None if nobody is seen to."""
+    for path in (upper, workdir):
+        if path is None or not os.path.isdir(path):
+            continue
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            return f"{os.fsdecode(path)} is in use by a mount of unionfuse"
+        finally:
+            os.close(fd)
+    return _foreign_holder(upper)
+
+
+@contextlib.contextmanager
+def held(upper: bytes, workdir: bytes | None) -> Iterator[None]:
+    """Keep mounts of unionfuse away from `upper` for the time of a `with` block.
+
+    Raises:
+        OfflineError: if it is in use.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in (upper, workdir):
+            if path is None or not os.path.isdir(path):
+                continue
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as err:
+                if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                    raise
+                what = f"{os.fsdecode(path)} is in use by a mount of unionfuse"
+                raise OfflineError(f"{what}: unmount it first") from None
+        holder = _foreign_holder(upper)
+        if holder is not None:
+            raise OfflineError(f"{holder}: unmount it first")
+        yield
+
+
+def _foreign_holder(upper: bytes) -> str | None:
+    wanted = os.stat(upper)
+    seen: set[str] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        # A process may end meanwhile, or be one that we may not look at.
+        with contextlib.suppress(OSError):
+            for words in _command_line(pid):
+                if _is_upper(pid, words, wanted):
+                    return f"{os.fsdecode(upper)} is in use by process {pid}, a FUSE daemon"
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            for mountpoint, options in _overlays(pid):
+                if _is_upper(pid, options, wanted):
+                    return f"{os.fsdecode(upper)} is in use by the mount on {mountpoint}"
+    return None
+
+
+def _command_line(pid: str) -> list[bytes]:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        arguments = file.read().split(b"\0")
+    return arguments if b"fuse-overlayfs" in os.path.basename(arguments[0]) else []
+
+
+def _overlays(pid: str) -> Iterator[tuple[str, bytes]]:
+    """Yield mountpoint and options of each overlay in the mount namespace of a process."""
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        fields, _, rest = line.partition(b" - ")
+        kind, _, options = rest.split(b" ", 2)
+        if kind == b"overlay":
+            yield os.fsdecode(_unescape(fields.split(b" ")[4])), _unescape(options)
+
+
+def _unescape(text: bytes) -> bytes:
+    return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), text)
+
+
+def _is_upper(pid: str, options: bytes, wanted: os.stat_result) -> bool:
+    for word in re.split(rb"(?<!\\),", options):
+        if not word.startswith(_UPPERDIR):
+            continue
+        path = re.sub(rb"\\(.)", rb"\1", word[len(_UPPERDIR) :])
+        base = f"/proc/{pid}/root" if path.startswith(b"/") else f"/proc/{pid}/cwd/"
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(os.fsencode(base) + path), wanted)
+    return False
