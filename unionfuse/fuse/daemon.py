@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from unionfuse.fuse.options import MountPlan
     from unionfuse.fuse.serving import Session
+    from unionfuse.layer.layers import Layers
     from unionfuse.union.fs import UnionFs
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def start(plan: MountPlan) -> None:
     """Make the mount of `plan` and serve it.
 
     In the foreground this returns when it is unmounted; otherwise as soon as it serves, with
-    a process of its own behind it.
+    a process of its own behind it. An early return is as soon as it is mounted: the kernel lets
+    whoever uses the mount wait until the daemon has got ready.
 
     Raises:
         MountError: if it can not be made.
@@ -53,8 +55,9 @@ def start(plan: MountPlan) -> None:
             raise MountError(os.fsdecode(answer) or "the daemon ended without a word")
         # Until the kernel has asked once, it takes the root for root's, and its owner may not
         # even set an ACL there.
-        with contextlib.suppress(OSError):
-            os.stat(plan.mountpoint)
+        if not plan.returns_early:
+            with contextlib.suppress(OSError):
+                os.stat(plan.mountpoint)
         return
     os.close(reader)
     status = 1
@@ -82,6 +85,8 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
             os.close(fd)
 
     def on_ready() -> None:
+        if not waiting:
+            return
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
@@ -113,11 +118,8 @@ def _close_inherited(kept: int) -> None:
 
 
 def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
-    # Imported here: arguments are parsed and refused without the weight of the union.
-    from unionfuse.fuse.kernel.init import PASSTHROUGH, choose_io
-    from unionfuse.layer.workdir import WorkdirError
-    from unionfuse.union.fs import UnionFs
-    from unionfuse.union.state import Options
+    # Imported when it is needed: an early return does not wait for the weight of the union.
+    from unionfuse.fuse.kernel.init import choose_io
 
     logs.configure(plan)
     plan = replace(plan, session=_choose_session(plan))
@@ -125,6 +127,40 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         plan = choose_io(plan)
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
+    with contextlib.closing(_open_layers(plan)) as layers:
+        serving.hold_signals()
+        with _mounted(plan) as fuse_fd:
+            if plan.returns_early:
+                on_ready()
+            with contextlib.closing(_unite(plan, layers)) as fs:
+                session = _make_session(plan, fs, fuse_fd, on_ready)
+                with contextlib.closing(session), _recorded(plan, session.name):
+                    serving.serve(session, plan.mountpoint)
+
+
+def _open_layers(plan: MountPlan) -> Layers:
+    from unionfuse.layer.layers import Layers
+    from unionfuse.layer.workdir import WorkdirError
+
+    try:
+        return Layers.open(
+            list(plan.lowers),
+            plan.upper,
+            plan.workdir,
+            max_open_dirs=_share(_MAX_OPEN_DIRS),
+            private_lowers=plan.io == "passthrough",  # the kernel itself reads them
+            lock_timeout=plan.lock_seconds,
+        )
+    except WorkdirError as err:
+        raise MountError(str(err)) from None
+    except OSError as err:
+        raise MountError(_of_path(err)) from None
+
+
+def _unite(plan: MountPlan, layers: Layers) -> UnionFs:
+    from unionfuse.union.fs import UnionFs
+    from unionfuse.union.state import Options
+
     options = Options(
         sync=not plan.options.volatile,
         sync_all=plan.options.fsync == "strict",
@@ -138,23 +174,9 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         nfs_export=plan.options.nfs_export,
     )
     try:
-        fs = UnionFs.from_paths(
-            list(plan.lowers),
-            plan.upper,
-            plan.workdir,
-            options,
-            _share(_MAX_OPEN_DIRS),
-            private_lowers=plan.io == PASSTHROUGH,  # the kernel itself reads them
-        )
-    except WorkdirError as err:
-        raise MountError(str(err)) from None
+        return UnionFs(layers.stack, layers.workdir, options)
     except OSError as err:
         raise MountError(_of_path(err)) from None
-    serving.hold_signals()
-    with contextlib.closing(fs), _mounted(plan) as fuse_fd:
-        session = _make_session(plan, fs, fuse_fd, on_ready)
-        with contextlib.closing(session), _recorded(plan, session.name):
-            serving.serve(session, plan.mountpoint)
 
 
 def _choose_session(plan: MountPlan) -> str:

@@ -16,11 +16,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfuse.layer import names
+from unionfuse.layer.layers import Layers
 from unionfuse.layer.names import XattrNames
 from unionfuse.layer.scan import is_opaque
-from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.upper import Upper, UpperFormat
-from unionfuse.layer.workdir import Workdir
 from unionfuse.syscalls.privilege import is_root
 from unionfuse.syscalls.statx import birth_time
 from unionfuse.union import attr, backing, copy_up, create, file, remove, rename, xattr
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unionfuse.layer.directory import LayerDir
+    from unionfuse.layer.stack import LayerStack
+    from unionfuse.layer.workdir import Workdir
     from unionfuse.union.copy_up import CopyUp
     from unionfuse.union.listing import Dirent
     from unionfuse.union.metacopy import Fill
@@ -79,25 +80,20 @@ class UnionFs:
         workdir: bytes | None = None,
         options: Options | None = None,
         max_open_dirs: int = 512,
-        *,
-        private_lowers: bool = False,
     ) -> UnionFs:
         """Open layers at these paths, topmost lower first, and unite them.
 
-        At most `max_open_dirs` of their directories are open at a time. For `private_lowers` see
-        `LayerStack.open`.
+        At most `max_open_dirs` of their directories are open at a time.
 
         Raises:
             OSError: if a layer can not be opened.
             WorkdirError: if the workdir can not be used.
         """
-        stack = LayerStack.open(upper, lowers, max_open_dirs, private_lowers=private_lowers)
+        layers = Layers.open(lowers, upper, workdir, max_open_dirs=max_open_dirs)
         try:
-            if stack.upper is None or workdir is None:
-                return cls(stack, None, options)
-            return cls(stack, Workdir.claim(workdir, stack.upper), options)
+            return cls(layers.stack, layers.workdir, options)
         except BaseException:
-            stack.close()
+            layers.close()
             raise
 
     def close(self) -> None:

@@ -1,0 +1,133 @@
+"""`unionfuse-overlay`, called as engines call fuse-overlayfs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.commands import overlay, wait_until
+from tests.support.mounts import Layers, daemon_pids, is_mounted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.once]
+
+
+def options(layers: Layers, *more: str) -> str:
+    lowers = ":".join(map(str, layers.lowers))
+    return ",".join(
+        [f"lowerdir={lowers},upperdir={layers.upper},workdir={layers.work}", *more],
+    )
+
+
+def mount(layers: Layers, *more: str, cwd: Path | None = None) -> str:
+    """Mount; return what is said."""
+    done = overlay("-o", options(layers, *more), layers.mnt, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def unmount(layers: Layers) -> None:
+    """Unmount as containers/storage does, which waits for nobody."""
+    subprocess.run(["fusermount3", "-u", layers.mnt], check=True, timeout=30)
+
+
+@pytest.fixture
+def layers(tmp_path):
+    layers = Layers.create(tmp_path, 2)
+    (layers.lowers[0] / "file").write_text("lower\n")
+    yield layers
+    if is_mounted(layers.mnt):
+        unmount(layers)
+
+
+class TestMount:
+    def test_what_is_asked_at_once_is_answered(self, layers):
+        assert mount(layers, "", "volatile") == ""  # and its stderr is at its end
+        assert (layers.mnt / "file").read_text() == "lower\n"
+        (layers.mnt / "file").write_text("upper\n")
+        unmount(layers)
+        assert (layers.upper / "file").read_text() == "upper\n"
+
+    def test_it_is_of_nobody_else_s_directory(self, layers):
+        mount(layers, cwd=layers.upper)
+        (daemon,) = overlay_daemons(layers)
+        assert os.readlink(f"/proc/{daemon}/cwd") not in (str(layers.upper), str(layers.mnt))
+        unmount(layers)
+
+    def test_paths_are_those_of_the_caller(self, layers, tmp_path):
+        names = ":".join(lower.name for lower in layers.lowers)
+        done = overlay("-o", f"lowerdir={names}", "overlay", layers.mnt.name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (layers.mnt / "file").exists()
+        with pytest.raises(OSError, match="Read-only"):
+            (layers.mnt / "new").touch()
+        unmount(layers)
+
+    def test_the_daemon_ends_with_the_mount(self, layers):
+        mount(layers)
+        unmount(layers)
+        wait_until(lambda: not overlay_daemons(layers))
+
+    def test_an_upper_that_was_just_unmounted_is_mounted_again(self, layers):
+        for number in range(5):
+            mount(layers, "volatile")
+            (layers.mnt / f"new-{number}").write_text("x" * 100_000)
+            unmount(layers)
+        mount(layers)
+        assert len(list(layers.mnt.glob("new-*"))) == 5
+        unmount(layers)
+
+    def test_a_union_may_be_a_layer_of_another(self, layers, tmp_path):
+        mount(layers)
+        other = Layers.create(tmp_path / "other", 1)
+        first = f"lowerdir={layers.mnt}:{other.lowers[0]}"
+        done = overlay("-o", f"{first},upperdir={other.upper},workdir={other.work}", other.mnt)
+        assert done.returncode == 0, done.stderr
+        (other.mnt / "file").write_text("above\n")
+        assert (layers.mnt / "file").read_text() == "lower\n"
+        unmount(other)
+        wait_until(lambda: not overlay_daemons(other))
+        unmount(layers)
+
+
+class TestMistakes:
+    def test_one_line_says_what_is_wrong(self, layers):
+        done = overlay("-o", "lowerdir=/no/such/directory", layers.mnt)
+        assert done.returncode == 1
+        assert done.stderr == "unionfuse: lower layer /no/such/directory: " + (
+            "No such file or directory\n"
+        )
+        assert not is_mounted(layers.mnt)
+
+    def test_unknown_words_are_told_and_the_mount_is_made(self, layers):
+        said = mount(layers, "bogus=3", "private")
+        assert said.splitlines() == [
+            "unionfuse: unknown option ignored: bogus=3",
+            "unionfuse: unknown option ignored: private",
+        ]
+        unmount(layers)
+
+    def test_a_label_is_no_mistake_where_there_are_none(self, layers):
+        mount(layers, 'context="system_u:object_r:container_file_t:s0:c1,c2"')
+        unmount(layers)
+
+    def test_an_upper_in_use_is_waited_for(self, layers, tmp_path):
+        mount(layers)
+        other = tmp_path / "other"
+        other.mkdir()
+        began = time.monotonic()
+        with subprocess.Popen(["sh", "-c", f"sleep 2; fusermount3 -u {layers.mnt}"]):
+            done = overlay("-o", options(layers), other)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began > 1
+        subprocess.run(["fusermount3", "-u", other], check=True, timeout=30)
+
+
+def overlay_daemons(layers: Layers) -> list[int]:
+    return daemon_pids(layers.mnt, word=b"-o")
