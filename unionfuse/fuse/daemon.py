@@ -17,10 +17,11 @@ from unionfuse.fuse.errors import MountError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from unionfuse.fuse.options import MountPlan
+    from unionfuse.fuse.options import Ids, MountPlan
     from unionfuse.fuse.serving import Session
     from unionfuse.layer.layers import Layers
     from unionfuse.union.fs import UnionFs
+    from unionfuse.union.ids import IdMap
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _open_layers(plan: MountPlan) -> Layers:
 
 
 def _unite(plan: MountPlan, layers: Layers) -> UnionFs:
-    from unionfuse.union.fs import UnionFs
+    from unionfuse.union.kinds import unite
     from unionfuse.union.state import Options
 
     options = Options(
@@ -172,11 +173,23 @@ def _unite(plan: MountPlan, layers: Layers) -> UnionFs:
         index=plan.options.index,
         xino=plan.options.xino,
         nfs_export=plan.options.nfs_export,
+        uids=_id_map("uid", plan.options.uids, plan.options.shown_uid),
+        gids=_id_map("gid", plan.options.gids, plan.options.shown_gid),
+        static_nlink=plan.options.static_nlink,
+        short_ino=plan.options.short_ino,
     )
     try:
-        return UnionFs(layers.stack, layers.workdir, options)
+        return unite(layers.stack, layers.workdir, options)
     except OSError as err:
         raise MountError(_of_path(err)) from None
+
+
+def _id_map(kind: str, ranges: Ids, only: int | None) -> IdMap | None:
+    if not ranges and only is None:
+        return None
+    from unionfuse.union.ids import IdMap, overflow_id
+
+    return IdMap(ranges, overflow_id(kind), only)
 
 
 def _choose_session(plan: MountPlan) -> str:

@@ -72,6 +72,16 @@ class MountOptions:
         return self.fsync in ("volatile", "0")
 
     @property
+    def shown_uid(self) -> int | None:
+        """The one uid that is shown of all, if there is one."""
+        return 0 if self.squash_uid is None and self.squash_root else self.squash_uid
+
+    @property
+    def shown_gid(self) -> int | None:
+        """The one gid that is shown of all, if there is one."""
+        return 0 if self.squash_gid is None and self.squash_root else self.squash_gid
+
+    @property
     def read_only(self) -> bool:
         """Whether the mount is read-only."""
         return bool(self.flags & sys_mount.MS_RDONLY)

@@ -63,7 +63,11 @@ class UnionFs:
         xattr_names = XattrNames(prefix or (names.TRUSTED if is_root() else names.USER))
         roots = stack.lowers if stack.upper is None else (stack.upper, *stack.lowers)
         stats = [os.fstat(root.fd()) for root in roots]
-        inodes = InodeNumbers([st.st_dev for st in stats], is_unique=options.xino != "off")
+        inodes = InodeNumbers(
+            [st.st_dev for st in stats],
+            is_unique=options.xino != "off",
+            is_short=options.short_ino,
+        )
         root_ino = inodes.number(key_of(stats[0]))
         root = DirNode(root_ino, None, b"", stack.upper, _not_hidden(stack))
         table = NodeTable(options.nodeid_is_ino, keeps_named=options.nfs_export)
@@ -121,19 +125,26 @@ class UnionFs:
 
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         """Look up `name`; None if there is no such name. Increases nlookup by one if found."""
-        if name in _DOTS:  # asked for when a file handle is opened, `.` of files too
-            node = self.node(parent)
-            if node.parent is None and node is not self.union.root:
-                raise oserror(errno.ESTALE)  # removed
-            if name == b"..":
-                node = node.parent or node
-            return _remember(Entry(node, backing.get_attr(node)))
+        if name in _DOTS:
+            return self.dot(parent, name)
         directory = self.directory(parent)
         if name not in directory.children:
             listing = listing_of(directory)
             if name in listing.kinds:
                 name = listing.own(name)
         return self.child(directory, name)
+
+    def dot(self, nodeid: int, name: bytes) -> Entry:
+        """Look up `.` or `..`. Increases nlookup by one.
+
+        They are asked for when a file handle is opened, `.` of files too.
+        """
+        node = self.node(nodeid)
+        if node.parent is None and node is not self.union.root:
+            raise oserror(errno.ESTALE)  # removed
+        if name == b"..":
+            node = node.parent or node
+        return _remember(Entry(node, backing.get_attr(node)))
 
     def child(self, directory: DirNode, name: bytes) -> Entry | None:
         """Look up `name`, which is no dot. Increases nlookup by one if found.
