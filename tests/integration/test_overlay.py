@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -131,3 +132,73 @@ class TestMistakes:
 
 def overlay_daemons(layers: Layers) -> list[int]:
     return daemon_pids(layers.mnt, word=b"-o")
+
+
+@pytest.fixture(params=["session=kernel", "session=pyfuse3"])
+def session(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class TestWords:
+    def test_noxattrs(self, layers, session):
+        os.setxattr(layers.lowers[0] / "file", "user.a", b"b")
+        mount(layers, session, "noxattrs=1")
+        for call in (
+            lambda path: os.getxattr(path, "user.a"),
+            lambda path: os.setxattr(path, "user.a", b"c"),
+            lambda path: os.removexattr(path, "user.a"),
+        ):
+            for _ in range(2):
+                with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
+                    call(layers.mnt / "file")
+        (layers.mnt / "file").chmod(0o600)
+        unmount(layers)
+        assert os.getxattr(layers.upper / "file", "user.a") == b"b"
+
+    @pytest.mark.parametrize(("words", "may_read"), [("", True), ("noacl", False)])
+    def test_noacl(self, layers, session, words, may_read):
+        (layers.lowers[0] / "file").chmod(0o600)
+        # pytest's own directory is not for all: the user finds the mount as its working directory
+        mount(layers, session, words)
+        subprocess.run(["setfacl", "-m", "u:77:r", layers.mnt / "file"], check=True, timeout=30)
+        done = subprocess.run(
+            ["setpriv", "--reuid=77", "--regid=77", "--clear-groups", "cat", "file"],
+            cwd=layers.mnt, capture_output=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert (done.returncode == 0) is may_read
+        unmount(layers)
+
+    def test_uidmapping(self, layers, session):
+        mount(layers, session, "uidmapping=:0:100:10,gidmapping=:0:200:10")
+        st = (layers.mnt / "file").stat()
+        assert (st.st_uid, st.st_gid) == (100, 200)
+        os.chown(layers.mnt / "file", 103, 204)
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            os.chown(layers.mnt / "file", 3, 4)
+        names = {entry.name: entry.stat().st_uid for entry in os.scandir(layers.mnt)}
+        assert names == {"file": 103}
+        unmount(layers)
+        st = (layers.upper / "file").stat()
+        assert (st.st_uid, st.st_gid) == (3, 4)
+
+    def test_squash_to_root(self, layers, session):
+        os.chown(layers.lowers[0] / "file", 5, 6)
+        mount(layers, session, "squash_to_root,squash_to_gid=7")
+        st = (layers.mnt / "file").stat()
+        assert (st.st_uid, st.st_gid) == (0, 7)
+        unmount(layers)
+
+    def test_static_nlink(self, layers, session):
+        mount(layers, session, "static_nlink")
+        (layers.mnt / "dir" / "sub").mkdir(parents=True)
+        assert (layers.mnt / "dir").stat().st_nlink == 1
+        unmount(layers)
+
+    def test_timeout_writeback_and_fsync(self, layers, session):
+        mount(layers, session, "timeout=0.5,writeback=0,fsync=0,threaded=1,xino=on,fast_ino=1")
+        with open(layers.mnt / "file", "w") as file:
+            file.write("new")
+            file.flush()
+            os.fsync(file.fileno())
+        unmount(layers)
+        assert (layers.upper / "file").read_text() == "new"

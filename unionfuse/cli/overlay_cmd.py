@@ -97,6 +97,8 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
         UsageError: where nothing says what to mount, or where.
         MountError: if it can not be mounted.
     """
+    from dataclasses import replace
+
     from unionfuse.fuse import plan
     from unionfuse.fuse.options import MountPlan
     from unionfuse.fuse.overlay_words import take_layers
@@ -131,6 +133,10 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
             lock_seconds=_LOCK_SECONDS,
         )
     )
+    if options.uids or options.gids:
+        from unionfuse.fuse import idmapped
+
+        made = replace(made, lowers=tuple(map(idmapped.original, made.lowers)))
     return made, unknown
 
 

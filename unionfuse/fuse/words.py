@@ -112,6 +112,8 @@ def parse_words(words: Iterable[str], unknown: list[str] | None = None) -> Mount
             raise MountError(f"unknown mount option: {word}")
         else:
             unknown.append(word)
+    if not options.xattrs or options.override:  # of the disk's modes a mask would mean nothing
+        options = replace(options, acl=False)
     if options.metacopy and options.redirect_dir not in (None, "on"):
         raise MountError(f"metacopy=on needs redirect_dir=on, not {options.redirect_dir}")
     if options.metacopy and options.fsync == "strict":
