@@ -177,6 +177,7 @@ def _unite(plan: MountPlan, layers: Layers) -> UnionFs:
         gids=_id_map("gid", plan.options.gids, plan.options.shown_gid),
         static_nlink=plan.options.static_nlink,
         short_ino=plan.options.short_ino,
+        override=plan.options.override,
     )
     try:
         return unite(layers.stack, layers.workdir, options)

@@ -42,6 +42,7 @@ class Options:
         uids, gids: how owners are shown; None: as they are.
         static_nlink: show 1 as the link count of every directory.
         short_ino: inode numbers have 32 bits, and need not be unique.
+        override: `xattr_permissions` of fuse-overlayfs, see `union.override`.
     """
 
     sync: bool = True
@@ -59,6 +60,7 @@ class Options:
     gids: IdMap | None = None
     static_nlink: bool = False
     short_ino: bool = False
+    override: int = 0
 
 
 class Caller(NamedTuple):
