@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.commands import overlay, wait_until
+from tests.support.commands import command, overlay, wait_until
 from tests.support.mounts import Layers, daemon_pids, is_mounted
 
 if TYPE_CHECKING:
@@ -202,3 +205,40 @@ class TestWords:
             os.fsync(file.fileno())
         unmount(layers)
         assert (layers.upper / "file").read_text() == "new"
+
+
+# Makes the union its root in the daemon's own mount namespace, and goes on to use it.
+PIVOT = """
+import ctypes, os, signal, subprocess, sys
+mount, mnt = sys.argv[1:-1], sys.argv[-1]
+subprocess.run(mount, check=True, timeout=60)
+libc = ctypes.CDLL(None, use_errno=True)
+os.chdir(mnt)
+os.mkdir("old")
+assert libc.syscall({number}, b".", b"old") == 0, os.strerror(ctypes.get_errno())
+os.chdir("/")
+os.setxattr("/file", b"user.a", b"b")
+assert os.getxattr("/file", b"user.a") == b"b"
+os.chmod("/file", 0o600)
+os.mkdir("/dir")
+os.rename("/file", "/dir/file")
+os.unlink("/dir/file")
+print("done", flush=True)
+"""
+
+
+def test_the_union_may_become_the_root_of_the_daemon(layers):
+    number = {"x86_64": 155}.get(platform.machine(), 41)
+    code = "from unionfuse.cli.overlay_cmd import main; main()"
+    program = [sys.executable, "-c", code, "-o", options(layers), str(layers.mnt)]
+    done = command(
+        "timeout", "-k", "1", "20", "unshare", "--mount", "--propagation", "private",
+        sys.executable, "-c", PIVOT.format(number=number), *program, layers.mnt,
+    )  # fmt: skip
+    try:
+        assert done.stdout == "done\n", done.stderr
+    finally:
+        for daemon in overlay_daemons(layers):  # the union is its root: neither ends by itself
+            os.kill(daemon, signal.SIGKILL)
+    wait_until(lambda: not overlay_daemons(layers))
+    assert not (layers.upper / "dir" / "file").exists()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # How long an upper may still be in use: engines unmount, do not wait for the daemon to have written
 # everything, and mount the same upper again.
 _LOCK_SECONDS = 30.0
+_ENGINES = frozenset({"podman", "buildah", "crio", "containerd", "containerd-shim-runc-v2"})
 _HELP = """\
 usage: unionfuse-overlay [-f] [-d] [-o OPT[,OPT...]]... [SOURCE] TARGET
 
@@ -129,7 +130,7 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
             options=options,
             debug=debug,
             foreground=debug or "foreground" in arguments.flags,
-            returns_early=True,
+            returns="mounted" if _is_called_by_engine() else "settled",
             lock_seconds=_LOCK_SECONDS,
         )
     )
@@ -138,6 +139,18 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
 
         made = replace(made, lowers=tuple(map(idmapped.original, made.lowers)))
     return made, unknown
+
+
+def _is_called_by_engine() -> bool:
+    """Tell whether a container engine waits, which goes on to make a mount namespace.
+
+    Anybody else could make the union its own root at once (pivot_root), that of the daemon with it,
+    which must have read its own files by then.
+    """
+    try:
+        return os.path.basename(os.readlink(f"/proc/{os.getppid()}/exe")) in _ENGINES
+    except OSError:
+        return False
 
 
 def run(argv: list[str]) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from unionfuse.fuse import logs, mounting, serving, table
 from unionfuse.fuse.errors import MountError
+from unionfuse.syscalls import fdpath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +36,8 @@ _MAX_BACKING_FDS = 4096
 def start(plan: MountPlan) -> None:
     """Make the mount of `plan` and serve it.
 
-    In the foreground this returns when it is unmounted; otherwise as soon as it serves, with
-    a process of its own behind it. An early return is as soon as it is mounted: the kernel lets
-    whoever uses the mount wait until the daemon has got ready.
+    In the foreground this returns when it is unmounted; otherwise when `plan.returns` says, with
+    a process of its own behind it.
 
     Raises:
         MountError: if it can not be made.
@@ -56,7 +56,7 @@ def start(plan: MountPlan) -> None:
             raise MountError(os.fsdecode(answer) or "the daemon ended without a word")
         # Until the kernel has asked once, it takes the root for root's, and its owner may not
         # even set an ACL there.
-        if not plan.returns_early:
+        if plan.returns != "mounted":
             with contextlib.suppress(OSError):
                 os.stat(plan.mountpoint)
         return
@@ -74,7 +74,6 @@ _SERVING = b"\0"
 def _run_detached(plan: MountPlan, writer: int) -> int:
     """Be the daemon: tell over `writer` whether it serves; return the exit status."""
     os.setsid()
-    os.chdir("/")
     _close_inherited(writer)
     waiting = [writer]  # empty once the parent was told: the number may mean another file then
 
@@ -122,16 +121,22 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
     # Imported when it is needed: an early return does not wait for the weight of the union.
     from unionfuse.fuse.kernel.init import choose_io
 
+    try:
+        fdpath.work_in_proc()
+    except OSError as err:
+        raise MountError(f"/proc: {os.strerror(err.errno or errno.EIO)}") from None
     logs.configure(plan)
     plan = replace(plan, session=_choose_session(plan))
     if plan.session == "kernel":
         plan = choose_io(plan)
+    if plan.returns == "settled":
+        import trio  # noqa: F401 - what is imported later
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
     with contextlib.closing(_open_layers(plan)) as layers:
         serving.hold_signals()
         with _mounted(plan) as fuse_fd:
-            if plan.returns_early:
+            if plan.returns == "mounted":
                 on_ready()
             with contextlib.closing(_unite(plan, layers)) as fs:
                 session = _make_session(plan, fs, fuse_fd, on_ready)

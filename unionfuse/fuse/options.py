@@ -99,7 +99,9 @@ class MountPlan:
         poll_us: microseconds for which the kernel session looks for the next request before it
             sleeps; 0: none.
         log: file to log to; None for the system's log.
-        returns_early: return when the mount is made: it serves when the daemon is ready.
+        returns: when the command returns: `mounted`, and whoever uses the mount waits in the kernel
+            until the daemon has got ready; `serving`; or `settled`: it reads no file of its own
+            any more, so that the union may become its root.
         lock_seconds: how long to wait for another mount to let go of upper and workdir.
     """
 
@@ -114,7 +116,7 @@ class MountPlan:
     debug: bool = False
     foreground: bool = False
     log: bytes | None = None
-    returns_early: bool = False
+    returns: str = "serving"
     lock_seconds: float = 1.0
 
 
