@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 USER, UID = "unionfusetest", 64_321
 SUBIDS = (1_000_000, 65_536)
 TIMEOUT = 120.0
+FUSE_OVERLAYFS = Path("/usr/bin/fuse-overlayfs")
 
 _PROGRAM = """\
 #!{python}
@@ -49,8 +50,9 @@ _CONTAINERS = """\
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 [engine]
 cgroup_manager = "cgroupfs"
-events_logger = "file"
+events_logger = "none"
 runtime = "crun"
+lock_type = "file"
 tmp_dir = "{base}/tmp"
 """
 _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
@@ -231,6 +233,14 @@ def engine(
         deadline = time.monotonic() + 10
         while running.daemons() and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def use_program(engine: Engine, program: Path) -> None:
+    """Have an engine that is there call another mount program from now on."""
+    config = engine.base / "storage.conf"
+    lines = config.read_text().splitlines()
+    new = [f'mount_program = "{program}"' if "mount_program" in line else line for line in lines]
+    config.write_text("\n".join(new))
 
 
 def mount_program(base: Path) -> Path:
