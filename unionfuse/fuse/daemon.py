@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import resource
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unionfuse.fuse import logs, mounting, serving, table
+from unionfuse.fuse import mounting, signals
 from unionfuse.fuse.errors import MountError
 from unionfuse.syscalls import fdpath
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from unionfuse.layer.layers import Layers
     from unionfuse.union.fs import UnionFs
     from unionfuse.union.ids import IdMap
-
-log = logging.getLogger(__name__)
 
 # What `auto` stands for where the kernel is new enough for the kernel session.
 _AUTO = "kernel"
@@ -100,7 +97,9 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
         tell(os.fsencode(str(err)))
         return 1
     except BaseException as err:
-        log.exception("the daemon ends")
+        import logging
+
+        logging.getLogger(__name__).exception("the daemon ends")
         tell(os.fsencode(f"{type(err).__name__}: {err}"))
         return 1
     return 0
@@ -125,7 +124,9 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         fdpath.work_in_proc()
     except OSError as err:
         raise MountError(f"/proc: {os.strerror(err.errno or errno.EIO)}") from None
-    logs.configure(plan)
+    returns_first = plan.returns == "mounted"
+    if not returns_first:
+        _configure_log(plan)
     plan = replace(plan, session=_choose_session(plan))
     if plan.session == "kernel":
         plan = choose_io(plan)
@@ -134,14 +135,23 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
     with contextlib.closing(_open_layers(plan)) as layers:
-        serving.hold_signals()
+        signals.hold()
         with _mounted(plan) as fuse_fd:
-            if plan.returns == "mounted":
+            if returns_first:
                 on_ready()
+                _configure_log(plan)
+            from unionfuse.fuse import serving
+
             with contextlib.closing(_unite(plan, layers)) as fs:
                 session = _make_session(plan, fs, fuse_fd, on_ready)
                 with contextlib.closing(session), _recorded(plan, session.name):
                     serving.serve(session, plan.mountpoint)
+
+
+def _configure_log(plan: MountPlan) -> None:
+    from unionfuse.fuse import logs  # to import logging takes as long as to mount
+
+    logs.configure(plan)
 
 
 def _open_layers(plan: MountPlan) -> Layers:
@@ -208,7 +218,6 @@ def _choose_session(plan: MountPlan) -> str:
         chosen = "kernel"
     elif _version(release) < _KERNEL_SESSION_SINCE:
         chosen = "pyfuse3"
-    log.debug("Linux %s: the %s session", release, chosen)
     return chosen
 
 
@@ -245,6 +254,8 @@ def _mounted(plan: MountPlan) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _recorded(plan: MountPlan, session: str) -> Iterator[None]:
+    from unionfuse.fuse import table
+
     record = table.write_record(plan, session)
     try:
         yield
