@@ -512,7 +512,7 @@ class TestProcess:
             [pid] = daemon_pids(layers.mnt)
             opened = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)}
             assert set(opened.values()) == {"/dev/null"}
-            assert os.readlink(f"/proc/{pid}/cwd") == "/"
+            assert os.readlink(f"/proc/{pid}/cwd") == "/proc"
             assert os.getsid(pid) != os.getsid(0)
             every = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
             assert os.readlink(f"/proc/self/fd/{writer}") not in every

@@ -40,6 +40,17 @@ def unionfuse(
     )  # fmt: skip
 
 
+def overlay(
+    *arguments: str | bytes | Path,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `unionfuse-overlay` with these arguments and return how it ended."""
+    program = "from unionfuse.cli.overlay_cmd import main; main()"
+    return command(sys.executable, "-c", program, *arguments, prefix=prefix, env=env, cwd=cwd)
+
+
 def command(
     *arguments: str | bytes | Path,
     prefix: Sequence[str] = (),

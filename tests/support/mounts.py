@@ -140,15 +140,18 @@ def is_mounted(mountpoint: Path) -> bool:
     return os.fsencode(mountpoint) in {line.split()[4] for line in mounts}
 
 
-def daemon_pids(mountpoint: Path) -> list[int]:
-    """Return the processes that have `mountpoint` on their `unionfuse mount` command line."""
+def daemon_pids(mountpoint: Path, word: bytes = b"mount") -> list[int]:
+    """Return the processes that have `mountpoint` and `word` on their command line.
+
+    That is that of `unionfuse mount`.
+    """
     wanted = os.fsencode(mountpoint)
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         # A process may end between the listing and the reading.
         with contextlib.suppress(OSError):
             arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if wanted in arguments and b"mount" in arguments:
+            if wanted in arguments and word in arguments:
                 found.append(int(process.name))
     return found
 

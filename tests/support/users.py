@@ -85,7 +85,7 @@ def as_plain_user(uid: int = NOBODY, *, device_mode: str = "666") -> list[str]:
         mount --bind '{scratch}/fuse' /dev/fuse
     """
     drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
-    return [*in_private_mounts(device + _reaching(REPOSITORY)), *drop]
+    return [*in_private_mounts(device + reaching(REPOSITORY)), *drop]
 
 
 def _scratch(name: str) -> Path:
@@ -94,7 +94,7 @@ def _scratch(name: str) -> Path:
     return path
 
 
-def _reaching(*needed: Path) -> str:
+def reaching(*needed: Path) -> str:
     """Return commands that let every user reach this Python and `needed`."""
     wanted = [Path(sys.prefix), Path(sys.base_prefix), *needed]
     closed: dict[Path, list[Path]] = {}

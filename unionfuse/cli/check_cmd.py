@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unionfuse.cli.errors import printable, reports_failures, say
+from unionfuse.cli.errors import reports_failures, say
+from unionfuse.cli.printing import printable
 from unionfuse.fuse.options import split_layers
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
+from unionfuse.cli.printing import printable
 from unionfuse.fuse.errors import MountError
 from unionfuse.offline.errors import OfflineError
 
@@ -32,14 +33,6 @@ class Failure(click.ClickException):
 def say(text: str) -> None:
     """Tell the user, in one line on stderr, what is no failure."""
     click.echo(f"unionfuse: {printable(text)}", err=True)
-
-
-def printable(text: str) -> str:
-    """Return `text` in one line that a terminal can show, whatever bytes a path has."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
-    )
 
 
 def reports_failures(command: Callable[P, T]) -> Callable[P, T]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from unionfuse.cli.errors import printable, reports_failures
+from unionfuse.cli.errors import reports_failures
+from unionfuse.cli.printing import printable
 
 EPILOG = """\b
 Examples:

@@ -7,8 +7,9 @@ import os
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.fuse.options import DEFAULT_POLL_US, MountPlan, parse_options, split_layers
+from unionfuse.fuse.options import DEFAULT_POLL_US, MountPlan, split_layers
 from unionfuse.fuse.overlay_words import LayerWords, take_layers
+from unionfuse.fuse.words import parse_words
 
 EPILOG = r"""\b
 Examples:
@@ -100,6 +101,7 @@ def mount(  # noqa: PLR0913 - one parameter an option
     from unionfuse.fuse import daemon
     from unionfuse.fuse.plan import make_plan
 
+    chosen = parse_words(words)
     daemon.start(
         make_plan(
             MountPlan(
@@ -107,12 +109,12 @@ def mount(  # noqa: PLR0913 - one parameter an option
                 upper=layers.upper,
                 workdir=layers.workdir,
                 mountpoint=os.fsencode(paths[-1]),
-                session=session,
-                io=io,
+                session=chosen.session or session,
+                io=chosen.io or io,
                 poll_us=poll_us,
-                options=parse_options(words),
-                debug=debug,
-                foreground=foreground or (debug and log is None),
+                options=chosen,
+                debug=debug or chosen.debug,
+                foreground=foreground or ((debug or chosen.debug) and log is None),
                 log=None if log is None else os.path.abspath(os.fsencode(log)),
             )
         )

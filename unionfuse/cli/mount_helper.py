@@ -1,4 +1,4 @@
-"""`mount.fuse.unionfuse`: what mount(8) runs for `mount -t fuse.unionfuse SRC MNT -o OPTS`."""
+"""`mount.unionfuse`, `mount.fuse.unionfuse`: run by `mount -t [fuse.]unionfuse SRC MNT -o OPTS`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.fuse.errors import MountError
-from unionfuse.fuse.options import MountPlan, flag_words, parse_options, split_layers
+from unionfuse.fuse.options import MountPlan, split_layers
 from unionfuse.fuse.overlay_words import LayerWords, take_layers
+from unionfuse.fuse.words import flag_words, parse_words
 
 # What fstab(5) says to mount(8), systemd and others, and not to us.
 _OF_FSTAB = frozenset(
@@ -59,7 +59,7 @@ def mount_helper(  # noqa: PLR0913 - one parameter an option
     others = tuple(word for word in others if not _is_of_fstab(word))
     if "remount" in others:
         # mount(8) says all that the mount table shows, too.
-        mounting.remount(os.fsencode(mountpoint), parse_options(flag_words(others)))
+        mounting.remount(os.fsencode(mountpoint), parse_words(flag_words(others)))
         return
     named = [f"fsname={source}"] if layers is not None else []
     # What mount(8) looks for at a remount is the helper of the type that the mount table shows.
@@ -68,33 +68,20 @@ def mount_helper(  # noqa: PLR0913 - one parameter an option
         named.append(f"subtype={called.removeprefix('fuse.')}")
     if layers is None:
         layers = LayerWords(tuple(split_layers(os.fsencode(source))))
-    session, others = _taken("session", ("auto", "pyfuse3", "kernel"), others)
-    io, others = _taken("io", ("auto", "cached", "passthrough"), others)
+    chosen = parse_words((*named, *others))
     plan = make_plan(
         MountPlan(
             lowers=layers.lowers,
             upper=layers.upper,
             workdir=layers.workdir,
             mountpoint=os.fsencode(mountpoint),
-            session=session,
-            io=io,
-            options=parse_options((*named, *others)),
+            session=chosen.session or "auto",
+            io=chosen.io or "auto",
+            options=chosen,
         )
     )
     if not fake:
         daemon.start(plan)
-
-
-def _taken(
-    key: str, values: tuple[str, ...], words: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]]:
-    """Return the last value of `key=`, which is the first of `values` by default, and the rest."""
-    found = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
-    for value in found:
-        if value not in values:
-            raise MountError(f"{key} is to be one of {', '.join(values)}: {value}")
-    rest = tuple(word for word in words if not word.startswith(f"{key}="))
-    return (found[-1] if found else values[0]), rest
 
 
 def _is_of_fstab(word: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from unionfuse.syscalls.fdpath import proc_path
+
 _CAP_FSETID = 4
 _CAP_SYS_ADMIN = 21
 _KILLED = 1 << signal.SIGKILL - 1  # any fatal signal becomes this one
@@ -54,7 +56,7 @@ def _has(status: dict[str, str], capability: int) -> bool:
 def _status(pid: int) -> dict[str, str] | None:
     """Return the fields of /proc/PID/status; None for a process that is not to be seen."""
     try:
-        with open(f"/proc/{pid}/status") as file:
+        with open(proc_path(f"{pid}/status")) as file:
             lines = (line.partition(":") for line in file)
             return {key: value.strip() for key, _, value in lines}
     except OSError:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import resource
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unionfuse.fuse import logs, mounting, serving, table
+from unionfuse.fuse import mounting, signals
 from unionfuse.fuse.errors import MountError
+from unionfuse.syscalls import fdpath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from unionfuse.fuse.options import MountPlan
+    from unionfuse.fuse.options import Ids, MountPlan
     from unionfuse.fuse.serving import Session
+    from unionfuse.layer.layers import Layers
     from unionfuse.union.fs import UnionFs
-
-log = logging.getLogger(__name__)
+    from unionfuse.union.ids import IdMap
 
 # What `auto` stands for where the kernel is new enough for the kernel session.
 _AUTO = "kernel"
@@ -33,7 +33,7 @@ _MAX_BACKING_FDS = 4096
 def start(plan: MountPlan) -> None:
     """Make the mount of `plan` and serve it.
 
-    In the foreground this returns when it is unmounted; otherwise as soon as it serves, with
+    In the foreground this returns when it is unmounted; otherwise when `plan.returns` says, with
     a process of its own behind it.
 
     Raises:
@@ -53,8 +53,9 @@ def start(plan: MountPlan) -> None:
             raise MountError(os.fsdecode(answer) or "the daemon ended without a word")
         # Until the kernel has asked once, it takes the root for root's, and its owner may not
         # even set an ACL there.
-        with contextlib.suppress(OSError):
-            os.stat(plan.mountpoint)
+        if plan.returns != "mounted":
+            with contextlib.suppress(OSError):
+                os.stat(plan.mountpoint)
         return
     os.close(reader)
     status = 1
@@ -70,7 +71,6 @@ _SERVING = b"\0"
 def _run_detached(plan: MountPlan, writer: int) -> int:
     """Be the daemon: tell over `writer` whether it serves; return the exit status."""
     os.setsid()
-    os.chdir("/")
     _close_inherited(writer)
     waiting = [writer]  # empty once the parent was told: the number may mean another file then
 
@@ -82,6 +82,8 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
             os.close(fd)
 
     def on_ready() -> None:
+        if not waiting:
+            return
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
@@ -95,7 +97,9 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
         tell(os.fsencode(str(err)))
         return 1
     except BaseException as err:
-        log.exception("the daemon ends")
+        import logging
+
+        logging.getLogger(__name__).exception("the daemon ends")
         tell(os.fsencode(f"{type(err).__name__}: {err}"))
         return 1
     return 0
@@ -113,18 +117,66 @@ def _close_inherited(kept: int) -> None:
 
 
 def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
-    # Imported here: arguments are parsed and refused without the weight of the union.
-    from unionfuse.fuse.kernel.init import PASSTHROUGH, choose_io
-    from unionfuse.layer.workdir import WorkdirError
-    from unionfuse.union.fs import UnionFs
-    from unionfuse.union.state import Options
+    # Imported when it is needed: an early return does not wait for the weight of the union.
+    from unionfuse.fuse.kernel.init import choose_io
 
-    logs.configure(plan)
+    try:
+        fdpath.work_in_proc()
+    except OSError as err:
+        raise MountError(f"/proc: {os.strerror(err.errno or errno.EIO)}") from None
+    returns_first = plan.returns == "mounted"
+    if not returns_first:
+        _configure_log(plan)
     plan = replace(plan, session=_choose_session(plan))
     if plan.session == "kernel":
         plan = choose_io(plan)
+    if plan.returns == "settled":
+        import trio  # noqa: F401 - what is imported later
     _raise_limits()
     os.umask(0)  # modes are the callers' to choose
+    with contextlib.closing(_open_layers(plan)) as layers:
+        signals.hold()
+        with _mounted(plan) as fuse_fd:
+            if returns_first:
+                on_ready()
+                _configure_log(plan)
+            from unionfuse.fuse import serving
+
+            with contextlib.closing(_unite(plan, layers)) as fs:
+                session = _make_session(plan, fs, fuse_fd, on_ready)
+                with contextlib.closing(session), _recorded(plan, session.name):
+                    serving.serve(session, plan.mountpoint)
+
+
+def _configure_log(plan: MountPlan) -> None:
+    from unionfuse.fuse import logs  # to import logging takes as long as to mount
+
+    logs.configure(plan)
+
+
+def _open_layers(plan: MountPlan) -> Layers:
+    from unionfuse.layer.layers import Layers
+    from unionfuse.layer.workdir import WorkdirError
+
+    try:
+        return Layers.open(
+            list(plan.lowers),
+            plan.upper,
+            plan.workdir,
+            max_open_dirs=_share(_MAX_OPEN_DIRS),
+            private_lowers=plan.io == "passthrough",  # the kernel itself reads them
+            lock_timeout=plan.lock_seconds,
+        )
+    except WorkdirError as err:
+        raise MountError(str(err)) from None
+    except OSError as err:
+        raise MountError(_of_path(err)) from None
+
+
+def _unite(plan: MountPlan, layers: Layers) -> UnionFs:
+    from unionfuse.union.kinds import unite
+    from unionfuse.union.state import Options
+
     options = Options(
         sync=not plan.options.volatile,
         sync_all=plan.options.fsync == "strict",
@@ -136,25 +188,24 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
         index=plan.options.index,
         xino=plan.options.xino,
         nfs_export=plan.options.nfs_export,
+        uids=_id_map("uid", plan.options.uids, plan.options.shown_uid),
+        gids=_id_map("gid", plan.options.gids, plan.options.shown_gid),
+        static_nlink=plan.options.static_nlink,
+        short_ino=plan.options.short_ino,
+        override=plan.options.override,
     )
     try:
-        fs = UnionFs.from_paths(
-            list(plan.lowers),
-            plan.upper,
-            plan.workdir,
-            options,
-            _share(_MAX_OPEN_DIRS),
-            private_lowers=plan.io == PASSTHROUGH,  # the kernel itself reads them
-        )
-    except WorkdirError as err:
-        raise MountError(str(err)) from None
+        return unite(layers.stack, layers.workdir, options)
     except OSError as err:
         raise MountError(_of_path(err)) from None
-    serving.hold_signals()
-    with contextlib.closing(fs), _mounted(plan) as fuse_fd:
-        session = _make_session(plan, fs, fuse_fd, on_ready)
-        with contextlib.closing(session), _recorded(plan, session.name):
-            serving.serve(session, plan.mountpoint)
+
+
+def _id_map(kind: str, ranges: Ids, only: int | None) -> IdMap | None:
+    if not ranges and only is None:
+        return None
+    from unionfuse.union.ids import IdMap, overflow_id
+
+    return IdMap(ranges, overflow_id(kind), only)
 
 
 def _choose_session(plan: MountPlan) -> str:
@@ -167,7 +218,6 @@ def _choose_session(plan: MountPlan) -> str:
         chosen = "kernel"
     elif _version(release) < _KERNEL_SESSION_SINCE:
         chosen = "pyfuse3"
-    log.debug("Linux %s: the %s session", release, chosen)
     return chosen
 
 
@@ -204,6 +254,8 @@ def _mounted(plan: MountPlan) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _recorded(plan: MountPlan, session: str) -> Iterator[None]:
+    from unionfuse.fuse import table
+
     record = table.write_record(plan, session)
     try:
         yield

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FSTYPE = "fuse.unionfuse"
 _DEVICE = "/dev/fuse"
+_SELINUX = "/sys/fs/selinux/enforce"
 
 
 def mount(mountpoint: bytes, options: MountOptions) -> int:
@@ -86,14 +87,15 @@ def _mount_directly(mountpoint: bytes, options: MountOptions) -> int:
             f"group_id={os.getegid()}",
             "default_permissions",
             *(["allow_other"] if allow_other else []),
+            *([f'context="{options.context}"'] if options.context and _has_selinux() else []),
         ]
         # With MS_POSIXACL the kernel leaves the umask to us, who know of default ACLs.
         sys_mount.mount(
             os.fsencode(options.fsname),
             mountpoint,
             os.fsencode(f"fuse.{options.subtype}"),
-            options.flags | sys_mount.MS_POSIXACL,
-            ",".join(data).encode(),
+            options.flags | (sys_mount.MS_POSIXACL if options.acl else 0),
+            os.fsencode(",".join(data)),
         )
     except PermissionError:
         os.close(fd)
@@ -103,6 +105,11 @@ def _mount_directly(mountpoint: bytes, options: MountOptions) -> int:
         problem = os.strerror(err.errno or errno.EIO)
         raise MountError(f"cannot mount on {os.fsdecode(mountpoint)}: {problem}") from None
     return fd
+
+
+def _has_selinux() -> bool:
+    """Tell whether the kernel knows labels: otherwise it refuses `context=` as nonsense."""
+    return os.path.exists(_SELINUX)
 
 
 def _open_device() -> int:

@@ -1,49 +1,15 @@
-"""What to mount: layers, mount options, and how to serve them; parsed from words."""
+"""What to mount: layers, mount options, and how to serve them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from unionfuse.fuse.errors import MountError
 from unionfuse.syscalls import mount as sys_mount
 
 DEFAULT_POLL_US = 100
 DEFAULT_TIMEOUT = 1e9  # seconds: the daemon is the only one that changes what it serves
 
-# Words that set or clear flags of mount(2), as mount(8) has them.
-_FLAG_WORDS = {
-    "ro": (sys_mount.MS_RDONLY, True),
-    "rw": (sys_mount.MS_RDONLY, False),
-    "nosuid": (sys_mount.MS_NOSUID, True),
-    "suid": (sys_mount.MS_NOSUID, False),
-    "nodev": (sys_mount.MS_NODEV, True),
-    "dev": (sys_mount.MS_NODEV, False),
-    "noexec": (sys_mount.MS_NOEXEC, True),
-    "exec": (sys_mount.MS_NOEXEC, False),
-    "sync": (sys_mount.MS_SYNCHRONOUS, True),
-    "async": (sys_mount.MS_SYNCHRONOUS, False),
-    "dirsync": (sys_mount.MS_DIRSYNC, True),
-    "noatime": (sys_mount.MS_NOATIME, True),
-    "atime": (sys_mount.MS_NOATIME, False),
-    "nodiratime": (sys_mount.MS_NODIRATIME, True),
-    "diratime": (sys_mount.MS_NODIRATIME, False),
-    "relatime": (sys_mount.MS_RELATIME, True),
-    "norelatime": (sys_mount.MS_RELATIME, False),
-    "strictatime": (sys_mount.MS_STRICTATIME, True),
-    "nostrictatime": (sys_mount.MS_STRICTATIME, False),
-}
-# fusermount3 takes the same words, but for these, which say what it does anyhow.
-_IMPLIED_BY_FUSERMOUNT = frozenset({"rw", "nodiratime", "diratime", "norelatime", "nostrictatime"})
-
-# Words of overlayfs, and the values that they have here.
-_CHOICES = {
-    "metacopy": ("on", "off"),
-    "redirect_dir": ("on", "follow", "nofollow", "off"),
-    "index": ("on", "off"),
-    "xino": ("on", "off", "auto"),
-    "nfs_export": ("on", "off"),
-    "fsync": ("auto", "strict", "volatile", "0", "1"),
-}
+Ids = tuple[tuple[int, int, int], ...]  # of ids on disk: first, the one it is shown as, how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +26,16 @@ class MountOptions:
         fsname: the source that the mount table shows.
         subtype: its type there is `fuse.SUBTYPE`.
         metacopy, redirect_dir, index, xino, nfs_export: see `union.state.Options`.
+        short_ino, static_nlink: see there, too.
+        session, io: None where no word says it; see `MountPlan`.
+        debug: log more, and stay in the foreground.
+        context: label that SELinux gives to all files.
+        acl: whether there are POSIX ACLs.
+        xattrs: whether there are extended attributes.
+        uids, gids: how ids of the disk are shown; empty: as they are.
+        squash_uid, squash_gid: the one id that is shown of all.
+        squash_root: it is 0, where those do not say otherwise.
+        override: 1 or 2: owners and modes are kept in an attribute, `union.override`; else 0.
     """
 
     flags: int = 0
@@ -75,11 +51,35 @@ class MountOptions:
     index: bool = True
     xino: str = "auto"
     nfs_export: bool = False
+    short_ino: bool = False
+    static_nlink: bool = False
+    session: str | None = None
+    io: str | None = None
+    debug: bool = False
+    context: str | None = None
+    acl: bool = True
+    xattrs: bool = True
+    uids: Ids = ()
+    gids: Ids = ()
+    squash_uid: int | None = None
+    squash_gid: int | None = None
+    squash_root: bool = False
+    override: int = 0
 
     @property
     def volatile(self) -> bool:
         """Whether nothing is written to disk for safety's sake."""
         return self.fsync in ("volatile", "0")
+
+    @property
+    def shown_uid(self) -> int | None:
+        """The one uid that is shown of all, if there is one."""
+        return 0 if self.squash_uid is None and self.squash_root else self.squash_uid
+
+    @property
+    def shown_gid(self) -> int | None:
+        """The one gid that is shown of all, if there is one."""
+        return 0 if self.squash_gid is None and self.squash_root else self.squash_gid
 
     @property
     def read_only(self) -> bool:
@@ -99,6 +99,10 @@ class MountPlan:
         poll_us: microseconds for which the kernel session looks for the next request before it
             sleeps; 0: none.
         log: file to log to; None for the system's log.
+        returns: when the command returns: `mounted`, and whoever uses the mount waits in the kernel
+            until the daemon has got ready; `serving`; or `settled`: it reads no file of its own
+            any more, so that the union may become its root.
+        lock_seconds: how long to wait for another mount to let go of upper and workdir.
     """
 
     lowers: tuple[bytes, ...]
@@ -112,6 +116,8 @@ class MountPlan:
     debug: bool = False
     foreground: bool = False
     log: bytes | None = None
+    returns: str = "serving"
+    lock_seconds: float = 1.0
 
 
 def split_layers(text: bytes) -> list[bytes]:
@@ -130,76 +136,3 @@ def split_layers(text: bytes) -> list[bytes]:
             current += text[at : at + 1]
         at += 1
     return [*layers, bytes(current)]
-
-
-def parse_options(texts: tuple[str, ...]) -> MountOptions:
-    """Parse the values of all `-o`; later words win, empty ones are skipped.
-
-    Raises:
-        MountError: for a word that is not known or a value that makes no sense.
-    """
-    options = MountOptions()
-    for word in (word for text in texts for word in text.split(",") if word):
-        options = _with_word(options, word)
-    if options.metacopy and options.redirect_dir not in (None, "on"):
-        raise MountError(f"metacopy=on needs redirect_dir=on, not {options.redirect_dir}")
-    if options.metacopy and options.fsync == "strict":
-        raise MountError("metacopy=on copies no data that fsync=strict could write to disk")
-    return options
-
-
-def flag_words(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those that set or clear flags of mount(2)."""
-    return tuple(word for word in words if word in _FLAG_WORDS)
-
-
-def _with_word(options: MountOptions, word: str) -> MountOptions:
-    key, _, value = word.partition("=")
-    if word in _FLAG_WORDS:
-        flag, is_set = _FLAG_WORDS[word]
-        flags = options.flags | flag if is_set else options.flags & ~flag
-        words = options.words if word in _IMPLIED_BY_FUSERMOUNT else (*options.words, word)
-        return replace(options, flags=flags, words=words)
-    if word in ("default_permissions", "defaults"):
-        return options  # permissions are always the kernel's to check
-    if word == "allow_other":
-        return replace(options, allow_other=True)
-    if word == "volatile":
-        return replace(options, fsync="volatile")
-    if key == "writeback" and value in ("0", "1"):
-        return replace(options, writeback=value == "1")
-    if key == "timeout":
-        return replace(options, timeout=_seconds(value))
-    if key == "fsname" and value:
-        return replace(options, fsname=value)
-    if key == "subtype" and value:
-        return replace(options, subtype=value)
-    if value in _CHOICES.get(key, ()):
-        return _with_choice(options, key, value)
-    if key in _CHOICES:
-        raise MountError(f"{key} is to be one of {', '.join(_CHOICES[key])}: {value}")
-    raise MountError(f"unknown mount option: {word}")
-
-
-def _with_choice(options: MountOptions, key: str, value: str) -> MountOptions:
-    if key == "metacopy":
-        return replace(options, metacopy=value == "on")
-    if key == "index":
-        return replace(options, index=value == "on")
-    if key == "nfs_export":
-        return replace(options, nfs_export=value == "on")
-    if key == "fsync":
-        return replace(options, fsync="auto" if value == "1" else value)
-    if key == "redirect_dir":
-        return replace(options, redirect_dir=value)
-    return replace(options, xino=value)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
-        raise MountError(f"timeout is to be a number of seconds, 0 or more: {text}")
-    return seconds

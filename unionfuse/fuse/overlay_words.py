@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.options import split_layers
+from unionfuse.fuse.words import split_words
 
 _WORDS = ("lowerdir", "lowerdir+", "upperdir", "workdir")
 
@@ -38,7 +38,7 @@ def take_layers(texts: tuple[str, ...]) -> tuple[LayerWords | None, tuple[str, .
     lowers: list[bytes] = []
     given: dict[str, bytes] = {}
     others: list[str] = []
-    for word in (word for text in texts for word in _words(text)):
+    for word in (word for text in texts for word in split_words(text)):
         key, equals, value = word.partition("=")
         if key not in _WORDS or not equals:
             others.append(word)
@@ -57,11 +57,6 @@ def take_layers(texts: tuple[str, ...]) -> tuple[LayerWords | None, tuple[str, .
     return LayerWords(tuple(lowers), given.get("upperdir"), given.get("workdir")), tuple(others)
 
 
-def _words(text: str) -> list[str]:
-    r"""Split at the commas that are no `\,`, which is a comma from then on."""
-    words = re.findall(r"(?:\\.|[^,\\]|\\$)+", text)
-    return [word.replace("\\,", ",") for word in words]
-
-
 def _unescaped(value: str) -> bytes:
-    return os.fsencode(re.sub(r"\\(.)", r"\1", value))
+    parts = value.split("\\\\")
+    return os.fsencode("\\".join(part.replace("\\", "") for part in parts))

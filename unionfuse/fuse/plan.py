@@ -40,6 +40,17 @@ def make_plan(plan: MountPlan) -> MountPlan:
     return checked
 
 
+def refuse_plugins(lowers: tuple[bytes, ...]) -> None:
+    """Refuse the lowers that fuse-overlayfs leaves to its plugins, `//NAME/DATA/PATH`.
+
+    Raises:
+        MountError: naming the lower.
+    """
+    for lower in lowers:
+        if lower.startswith(b"//"):
+            raise MountError(f"plugins are not supported: {os.fsdecode(lower)}")
+
+
 def _read_only(options: MountOptions) -> MountOptions:
     if options.read_only:
         return options

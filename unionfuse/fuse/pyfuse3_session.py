@@ -439,6 +439,28 @@ def _caller(ctx: pyfuse3.RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.umask)
 
 
+class WithoutXattrs(Pyfuse3Operations):
+    """The requests of a mount that has no extended attributes: the kernel asks once for each."""
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """Refuse it."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """Refuse it."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Refuse it."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Refuse it."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+
 class Pyfuse3Session:
     """One mount served by pyfuse3, which knows one a process.
 
@@ -452,7 +474,9 @@ class Pyfuse3Session:
         self, fs: UnionFs, fuse_fd: int, options: MountOptions, on_init: Callable[[], None]
     ) -> None:
         """Serve `fs` over the mounted connection `fuse_fd`, which becomes the session's."""
-        self._operations = Pyfuse3Operations(fs, options, on_init)
+        kind = Pyfuse3Operations if options.xattrs else WithoutXattrs
+        self._operations = kind(fs, options, on_init)
+        self._operations.enable_acl = options.acl and options.xattrs
         # libfuse takes a descriptor that is mounted already by this name (fuse_session_mount).
         pyfuse3.init(self._operations, f"/dev/fd/{fuse_fd}", set())
 

@@ -17,11 +17,11 @@ from typing import Protocol, runtime_checkable
 
 from unionfuse.fuse import mounting
 from unionfuse.fuse.errors import MountError
+from unionfuse.fuse.signals import OBEYED
 
 log = logging.getLogger(__name__)
 
 _WRITE_BACK_SECONDS = 30
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # How long the import may keep the interpreter from a request that has come.
 _SWITCH_SECONDS = 0.0001
 
@@ -52,19 +52,11 @@ class InlineSession(Session, Protocol):
         """Answer requests until `ready_fd` can be read; what would wait is left to `serve`."""
 
 
-def hold_signals() -> None:
-    """Block the signals that `serve` obeys.
-
-    One that comes before it is obeyed would leave a dead mount: it waits until then.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
 def serve(session: Session, mountpoint: bytes) -> None:
     """Answer requests until the filesystem is unmounted or a signal ends it.
 
     Preconditions:
-        `hold_signals` has been called.
+        `signals.hold` has been called.
 
     Raises:
         MountError: if the session can not serve this mount.
@@ -133,8 +125,8 @@ async def _obey_signals(session: Session, mountpoint: bytes) -> None:
     """SIGTERM and SIGINT unmount, SIGUSR1 logs statistics."""
     import trio
 
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    with trio.open_signal_receiver(*OBEYED) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
         async for number in signals:
             if number == signal.SIGUSR1:
                 log.info("%s", session.statistics())

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from unionfuse.fuse.mountinfo import mounts
 from unionfuse.fuse.mounting import FSTYPE
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from unionfuse.fuse.options import MountPlan
 
-_MOUNTINFO = "/proc/self/mountinfo"
 _NAME = "unionfuse"
 
 
@@ -92,14 +91,9 @@ def _listed() -> Iterator[tuple[str, str, str]]:
 
     That is what has our type in the kernel's table, or another `subtype=`.
     """
-    with open(_MOUNTINFO, "rb") as mountinfo:
-        lines = mountinfo.read().splitlines()
-    for line in lines:
-        fields, _, tail = line.partition(b" - ")
-        fstype = os.fsdecode(tail.split(b" ", 1)[0])
-        if fstype.startswith("fuse."):
-            parts = fields.split(b" ")
-            yield fstype, os.fsdecode(_unescape(parts[4])), parts[2].decode()
+    for mount in mounts():
+        if mount.fstype.startswith(b"fuse."):
+            yield os.fsdecode(mount.fstype), os.fsdecode(mount.mountpoint), mount.device.decode()
 
 
 def _device(mountpoint: str) -> str | None:
@@ -191,7 +185,3 @@ def _start_time(pid: int) -> int | None:
         return None
     state, start = fields[0], fields[19]  # proc_pid_stat(5): fields 3 and 22
     return None if state in "ZX" else int(start)
-
-
-def _unescape(text: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)

@@ -27,7 +27,7 @@ class LayerStack:
     upper: LayerDir | None
     lowers: tuple[LayerDir, ...]
     fds: DirectoryFds
-    root_fds: tuple[int, ...]
+    root_fds: list[int]
 
     @classmethod
     def open(
@@ -63,14 +63,14 @@ class LayerStack:
                 LayerDir.root(number, fd, fds) for number, fd in enumerate(opened[first:], 1)
             ),
             fds=fds,
-            root_fds=tuple(opened),
+            root_fds=opened,
         )
 
     def close(self) -> None:
-        """Close all descriptors."""
+        """Close all descriptors; may be called again."""
         self.fds.close()
-        for fd in self.root_fds:
-            os.close(fd)
+        while self.root_fds:
+            os.close(self.root_fds.pop())
 
 
 def _open(path: bytes) -> int:

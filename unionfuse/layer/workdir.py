@@ -103,9 +103,9 @@ class Workdir:
                 os.close(fd)
 
     def close(self) -> None:
-        """Let go of it."""
-        for fd in self._fds:
-            os.close(fd)
+        """Let go of it; may be called again."""
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def empty_directory(fd: int) -> None:

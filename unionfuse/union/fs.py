@@ -16,11 +16,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from unionfuse.layer import names
+from unionfuse.layer.layers import Layers
 from unionfuse.layer.names import XattrNames
 from unionfuse.layer.redirect import not_hidden
-from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.upper import Upper, UpperFormat
-from unionfuse.layer.workdir import Workdir
 from unionfuse.syscalls.privilege import is_root
 from unionfuse.syscalls.statx import birth_time
 from unionfuse.union import attr, backing, copy_up, create, file, remove, rename, xattr
@@ -34,6 +33,8 @@ from unionfuse.union.state import Attr, Caller, CopyUpNeeded, Entry, Options, Un
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from unionfuse.layer.stack import LayerStack
+    from unionfuse.layer.workdir import Workdir
     from unionfuse.union.copy_up import CopyUp
     from unionfuse.union.listing import Dirent
     from unionfuse.union.metacopy import Fill
@@ -61,7 +62,11 @@ class UnionFs:
         xattr_names = XattrNames(prefix or (names.TRUSTED if is_root() else names.USER))
         roots = stack.lowers if stack.upper is None else (stack.upper, *stack.lowers)
         stats = [os.fstat(root.fd()) for root in roots]
-        inodes = InodeNumbers([st.st_dev for st in stats], is_unique=options.xino != "off")
+        inodes = InodeNumbers(
+            [st.st_dev for st in stats],
+            is_unique=options.xino != "off",
+            is_short=options.short_ino,
+        )
         root_ino = inodes.number(key_of(stats[0]))
         root = DirNode(root_ino, None, b"", stack.upper, not_hidden(stack.upper, stack.lowers))
         table = NodeTable(options.nodeid_is_ino, keeps_named=options.nfs_export)
@@ -78,25 +83,20 @@ class UnionFs:
         workdir: bytes | None = None,
         options: Options | None = None,
         max_open_dirs: int = 512,
-        *,
-        private_lowers: bool = False,
     ) -> UnionFs:
         """Open layers at these paths, topmost lower first, and unite them.
 
-        At most `max_open_dirs` of their directories are open at a time. For `private_lowers` see
-        `LayerStack.open`.
+        At most `max_open_dirs` of their directories are open at a time.
 
         Raises:
             OSError: if a layer can not be opened.
             WorkdirError: if the workdir can not be used.
         """
-        stack = LayerStack.open(upper, lowers, max_open_dirs, private_lowers=private_lowers)
+        layers = Layers.open(lowers, upper, workdir, max_open_dirs=max_open_dirs)
         try:
-            if stack.upper is None or workdir is None:
-                return cls(stack, None, options)
-            return cls(stack, Workdir.claim(workdir, stack.upper), options)
+            return cls(layers.stack, layers.workdir, options)
         except BaseException:
-            stack.close()
+            layers.close()
             raise
 
     def close(self) -> None:
@@ -124,19 +124,26 @@ class UnionFs:
 
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         """Look up `name`; None if there is no such name. Increases nlookup by one if found."""
-        if name in _DOTS:  # asked for when a file handle is opened, `.` of files too
-            node = self.node(parent)
-            if node.parent is None and node is not self.union.root:
-                raise oserror(errno.ESTALE)  # removed
-            if name == b"..":
-                node = node.parent or node
-            return _remember(Entry(node, backing.get_attr(node)))
+        if name in _DOTS:
+            return self.dot(parent, name)
         directory = self.directory(parent)
         if name not in directory.children:
             listing = listing_of(directory)
             if name in listing.kinds:
                 name = listing.own(name)
         return self.child(directory, name)
+
+    def dot(self, nodeid: int, name: bytes) -> Entry:
+        """Look up `.` or `..`. Increases nlookup by one.
+
+        They are asked for when a file handle is opened, `.` of files too.
+        """
+        node = self.node(nodeid)
+        if node.parent is None and node is not self.union.root:
+            raise oserror(errno.ESTALE)  # removed
+        if name == b"..":
+            node = node.parent or node
+        return _remember(Entry(node, backing.get_attr(node)))
 
     def child(self, directory: DirNode, name: bytes) -> Entry | None:
         """Look up `name`, which is no dot. Increases nlookup by one if found.

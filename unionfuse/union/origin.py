@@ -34,12 +34,16 @@ class InodeNumbers:
 
     _SHIFT = 56
 
-    def __init__(self, devices: list[int], *, is_unique: bool = True) -> None:
+    def __init__(
+        self, devices: list[int], *, is_unique: bool = True, is_short: bool = False
+    ) -> None:
         """Number the filesystems as they come in `devices`, st_dev of the layers in order.
 
-        Unless they shall be unique all are shown as they are (overlayfs: xino=off).
+        Unless they shall be unique all are shown as they are (overlayfs: xino=off), and of short
+        ones the last 32 bits (fuse-overlayfs: ino32_t).
         """
-        self._is_unique = is_unique
+        self._is_unique = is_unique and not is_short
+        self._mask = (1 << 32) - 1 if is_short else (1 << 64) - 1
         self._index: dict[int, int] = {}
         for device in devices:
             self._index.setdefault(device, len(self._index))
@@ -49,7 +53,7 @@ class InodeNumbers:
         """Return the st_ino to show for inode `key` (st_dev, st_ino)."""
         device, ino = key
         if device == self._first or not self._is_unique:
-            return ino
+            return ino & self._mask
         index = self._index.setdefault(device, len(self._index))
         return ino | (index << self._SHIFT)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unionfuse.layer.names import XattrNames
     from unionfuse.layer.stack import LayerStack
     from unionfuse.layer.upper import Upper
+    from unionfuse.union.ids import IdMap
     from unionfuse.union.index import Index
     from unionfuse.union.node import DirNode, Key, Node, NodeTable
     from unionfuse.union.origin import InodeNumbers, Origins
@@ -38,6 +39,10 @@ class Options:
         index: keep hard links of lower files over a remount.
         xino: on, off or auto: whether inode numbers are made unique over several filesystems.
         nfs_export: nodes stay known after the kernel has forgotten them.
+        uids, gids: how owners are shown; None: as they are.
+        static_nlink: show 1 as the link count of every directory.
+        short_ino: inode numbers have 32 bits, and need not be unique.
+        override: `xattr_permissions` of fuse-overlayfs, see `union.override`.
     """
 
     sync: bool = True
@@ -51,6 +56,11 @@ class Options:
     index: bool = True
     xino: str = "auto"
     nfs_export: bool = False
+    uids: IdMap | None = None
+    gids: IdMap | None = None
+    static_nlink: bool = False
+    short_ino: bool = False
+    override: int = 0
 
 
 class Caller(NamedTuple):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from unionfuse.fuse import serving
+from unionfuse.fuse import serving, signals
 from unionfuse.fuse.errors import MountError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Slow:
             time.sleep(0.5)
             print("import goes on", flush=True)
 sys.meta_path.insert(0, Slow())
-from unionfuse.fuse import serving
+from unionfuse.fuse import serving, signals
 class Session:
     name = "slow"
     def serve_until(self, ready_fd):
@@ -139,7 +139,7 @@ def test_an_import_that_fails_ends_the_serving() -> None:
     script = """
 import select, sys
 sys.modules["trio"] = None
-from unionfuse.fuse import serving
+from unionfuse.fuse import serving, signals
 class Session:
     name = "broken"
     def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
@@ -170,7 +170,7 @@ def test_a_signal_that_was_held_is_obeyed_when_it_serves(monkeypatch: pytest.Mon
             self.stopped.set()
 
     monkeypatch.setattr(serving, "_unmount", lambda mountpoint: False)
-    serving.hold_signals()
+    signals.hold()
     # to this thread alone: those that the tests have were not told to hold it
     serving.signal.pthread_kill(threading.get_ident(), serving.signal.SIGTERM)
     session = Waiting()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unionfuse.fuse import table
+from unionfuse.fuse import mountinfo, table
 from unionfuse.fuse.options import MountPlan
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MOUNTINFO = rb"""22 28 0:20 / /proc rw,nosuid - proc proc rw
 @pytest.fixture(autouse=True)
 def _mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mountinfo").write_bytes(MOUNTINFO)
-    monkeypatch.setattr(table, "_MOUNTINFO", str(tmp_path / "mountinfo"))
+    monkeypatch.setattr(mountinfo, "_PATH", str(tmp_path / "mountinfo"))
     monkeypatch.setattr(table, "_own_directories", lambda: [str(tmp_path / "records")])
 
 

@@ -57,9 +57,10 @@ class DirectoryRequests:
             if entry is None:
                 continue
             if with_entries:
-                out.append(listed(entry, cookie + _DOTS, dirent.fmt, name))
+                out.append(listed(entry, cookie + _DOTS, name))
             else:
-                out.append(wire.dirent(entry.node.ino, cookie + _DOTS, dirent.fmt, name))
+                mode = entry.attr.st.st_mode
+                out.append(wire.dirent(entry.node.ino, cookie + _DOTS, mode, name))
                 fs.forget(entry.node.nodeid, 1)
         return replies.body(head[2], b"".join(out))
 

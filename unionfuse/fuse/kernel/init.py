@@ -85,7 +85,12 @@ class Agreement:
 
 
 def negotiate(
-    body: bytes, wanted_io: str, *, writeback: bool = True, export: bool = False
+    body: bytes,
+    wanted_io: str,
+    *,
+    writeback: bool = True,
+    export: bool = False,
+    has_acls: bool = True,
 ) -> tuple[Agreement, bytes]:
     """Answer the body of an INIT request: what is agreed, and the body of the reply.
 
@@ -94,6 +99,7 @@ def negotiate(
         wanted_io: cached or passthrough; passthrough falls back to cached.
         writeback: whether the kernel may gather writes where it caches data.
         export: whether file handles are found again after their files were forgotten.
+        has_acls: whether there are POSIX ACLs.
 
     Raises:
         TooOldError: naming what the kernel has.
@@ -110,6 +116,8 @@ def negotiate(
         flags &= ~wire.WRITEBACK_CACHE
     if not export:
         flags &= ~wire.EXPORT_SUPPORT
+    if not has_acls:
+        flags &= ~wire.POSIX_ACL
     agreement = Agreement(min(minor, wire.MINOR), flags, io)
     depth = _STACK_DEPTH if agreement.has(wire.PASSTHROUGH) else 0
     reply = wire.INIT_OUT.pack(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from unionfuse.syscalls.fdpath import proc_path
+
 _KIB = 512
 
 
@@ -24,7 +26,7 @@ def _device(mountpoint: bytes) -> str | None:
     """Return `MAJOR:MINOR` of what is mounted there, without touching it."""
     wanted = _escape(mountpoint)
     found = None
-    with open("/proc/self/mountinfo", "rb") as mounts:
+    with open(proc_path("self/mountinfo"), "rb") as mounts:
         for line in mounts:
             fields = line.split(b" ", 5)
             if fields[4] == wanted:

@@ -69,14 +69,14 @@ class Replies:
         seconds, ns = (self._seconds, self._ns) if keep else (0, 0)
         return _ATTRIBUTES.pack(_ATTRIBUTES.size, 0, unique, seconds, ns, 0, *attr_fields(attr))
 
-    def listed(self, entry: Entry, cookie: int, fmt: int, name: bytes) -> bytes:
+    def listed(self, entry: Entry, cookie: int, name: bytes) -> bytes:
         """Return one name of READDIRPLUS with its entry and attributes."""
         seconds, ns = self._seconds, self._ns
         node, attr = entry
         return (
             _LISTED.pack(
                 node.nodeid, 0, seconds, seconds, ns, ns, *attr_fields(attr),
-                node.ino, cookie, len(name), fmt >> 12,
+                node.ino, cookie, len(name), attr.st.st_mode >> 12,
             )
             + name
             + _PADDING[len(name) & 7]

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 _OPCODES = 128
 # Refused once, with ENOSYS: the kernel then opens and closes without asking.
 _UNANSWERED = {wire.OPENDIR: "opendir", wire.FLUSH: "flush"}
+# So are these with `noxattrs`.
+_ON_XATTRS = (wire.GETXATTR, wire.LISTXATTR, wire.SETXATTR, wire.REMOVEXATTR)
 _MANY_NODES = 10_000
 _NOTHING_AGREED = Agreement(0, 0, CACHED)
 
@@ -75,8 +77,7 @@ class KernelSession:
         self._on_init = on_init
         self._wanted_io = plan.io
         self._mountpoint = plan.mountpoint
-        self._writeback = bool(plan.options.writeback)
-        self._export = plan.options.nfs_export
+        self._options = plan.options
         self._connection = connection = Connection(fuse_fd, plan.poll_us / 1e6)
         self._context = context = Context(
             fs=fs,
@@ -100,6 +101,9 @@ class KernelSession:
             **FileRequests(context).handlers(),
             **DirectoryRequests(context).handlers(),
         }
+        if not plan.options.xattrs:
+            for opcode in _ON_XATTRS:
+                del self._handlers[opcode]
 
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests, without trio, until `ready_fd` can be read.
@@ -205,7 +209,11 @@ class KernelSession:
     def _init(self, head: Head, request: bytes) -> None:
         try:
             agreement, reply = negotiate(
-                request[BODY:], self._wanted_io, writeback=self._writeback, export=self._export
+                request[BODY:],
+                self._wanted_io,
+                writeback=self._options.writeback or False,
+                export=self._options.nfs_export,
+                has_acls=self._options.acl,
             )
         except TooOldError as err:
             self._connection.reply_error(head[2], errno.EPROTO)

@@ -115,6 +115,6 @@ COPY_FILE_RANGE_IN = Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_ou
 DIRENT = Struct("=QQII")  # ino off namelen type; the name follows, padded to 8
 
 
-def dirent(ino: int, offset: int, fmt: int, name: bytes) -> bytes:
-    """Return a `fuse_dirent` with its name and padding; `fmt` is S_IFMT of the mode."""
-    return DIRENT.pack(ino, offset, len(name), fmt >> 12) + name + bytes(-len(name) % 8)
+def dirent(ino: int, offset: int, mode: int, name: bytes) -> bytes:
+    """Return a `fuse_dirent` with its name and padding; of the mode only the kind matters."""
+    return DIRENT.pack(ino, offset, len(name), mode >> 12) + name + bytes(-len(name) % 8)

@@ -14,7 +14,8 @@ from unionfuse.fuse.kernel.init import (
     choose_io,
     negotiate,
 )
-from unionfuse.fuse.options import MountPlan, parse_options
+from unionfuse.fuse.options import MountPlan
+from unionfuse.fuse.words import parse_options
 
 NEEDED = wire.NO_OPEN_SUPPORT | wire.NO_OPENDIR_SUPPORT | wire.BIG_WRITES
 ALL = (1 << 64) - 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from unionfuse.fuse.errors import MountError
-from unionfuse.fuse.options import MountOptions, parse_options, split_layers
+from unionfuse.fuse.options import MountOptions, split_layers
+from unionfuse.fuse.words import parse_options, parse_words, split_words
 from unionfuse.syscalls import mount as sys_mount
 
 
@@ -120,7 +121,7 @@ def test_whether_the_kernel_gathers_writes_can_be_chosen(words: str, gathers: bo
 
 
 def test_whether_it_gathers_is_yes_or_no() -> None:
-    with pytest.raises(MountError, match="unknown mount option: writeback=2"):
+    with pytest.raises(MountError, match="writeback is to be one of 0, 1: 2"):
         parse_options(("writeback=2",))
 
 
@@ -144,3 +145,71 @@ def test_words_of_overlayfs_are_known() -> None:
 def test_words_of_overlayfs_with_a_value_that_makes_no_sense_are_refused(text: str) -> None:
     with pytest.raises(MountError):
         parse_options((text,))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b=c", ["a", "b=c"]),
+        (",a,,b,", ["a", "b"]),
+        (r"fsname=a\,b,c", ["fsname=a,b", "c"]),
+        (r"lowerdir=/a\:b\\", [r"lowerdir=/a\:b\\"]),
+        ('context="a:b:c1,c2",ro', ["context=a:b:c1,c2", "ro"]),
+        ('context="a,b', ['context="a', "b"]),
+        ('lowerdir=/a"b,upperdir=/c"d', ['lowerdir=/a"b', 'upperdir=/c"d']),
+    ],
+)
+def test_words_are_split_at_commas(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
+def test_a_comma_in_a_word_is_kept() -> None:
+    assert parse_words(["fsname=a,b"]).fsname == "a,b"
+
+
+def test_unknown_words_are_left_to_who_takes_them() -> None:
+    unknown: list[str] = []
+    assert parse_words(["private", "ro", "a=b"], unknown).read_only
+    assert unknown == ["private", "a=b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("0:1:1000", ((0, 1, 1000),)),
+        (":0:1:1000", ((0, 1, 1000),)),
+        ("0:1:1001:1001:0:1", ((0, 1, 1001), (1001, 0, 1))),
+        (":0:100000:4294967295", ((0, 100000, 4294967295),)),
+    ],
+)
+def test_ids_are_triples(text: str, ids: tuple[tuple[int, int, int], ...]) -> None:
+    options = parse_options((f"uidmapping={text},gidmapping={text}",))
+    assert (options.uids, options.gids) == (ids, ids)
+
+
+@pytest.mark.parametrize("text", ["", ":", "0:1", "0:1:2:3", "a:b:c", "-1:0:1", "0:0:4294967296"])
+def test_ids_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(MountError, match="uidmapping is to be"):
+        parse_options((f"uidmapping={text}",))
+
+
+@pytest.mark.parametrize(
+    ("text", "squashed"),
+    [
+        ("squash_to_root", (True, None, None)),
+        ("squash_to_uid=7", (False, 7, None)),
+        ("squash_to_gid=7,squash_to_root", (True, None, 7)),
+    ],
+)
+def test_one_id_may_be_shown_of_all(text: str, squashed: tuple[bool, int, int]) -> None:
+    options = parse_options((text,))
+    assert (options.squash_root, options.squash_uid, options.squash_gid) == squashed
+
+
+def test_words_of_fuse_overlayfs_are_known() -> None:
+    options = parse_options(("noacl,noxattrs=1,static_nlink,ino32_t,xattr_permissions=2",))
+    assert not options.acl
+    assert not options.xattrs
+    assert options.static_nlink
+    assert options.short_ino
+    assert options.override == 2

@@ -1,0 +1,60 @@
+"""The layers of one union, opened and claimed: all that a mount needs before it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unionfuse.layer.stack import LayerStack
+from unionfuse.layer.workdir import Workdir
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """An opened stack, and the workdir of its upper.
+
+    Attributes:
+        workdir: None for a read-only union.
+    """
+
+    stack: LayerStack
+    workdir: Workdir | None
+
+    @classmethod
+    def open(
+        cls,
+        lowers: list[bytes],
+        upper: bytes | None = None,
+        workdir: bytes | None = None,
+        *,
+        max_open_dirs: int = 512,
+        private_lowers: bool = False,
+        lock_timeout: float = 1.0,
+    ) -> Layers:
+        """Open layers at these paths, topmost lower first, and claim the workdir.
+
+        Args:
+            lowers: at least one.
+            upper: None for a read-only union.
+            workdir: that of the upper.
+            max_open_dirs: how many of their directories are open at a time.
+            private_lowers: see `LayerStack.open`.
+            lock_timeout: see `Workdir.claim`.
+
+        Raises:
+            OSError: if a layer can not be opened.
+            WorkdirError: if the workdir can not be used.
+        """
+        stack = LayerStack.open(upper, lowers, max_open_dirs, private_lowers=private_lowers)
+        try:
+            if stack.upper is None or workdir is None:
+                return cls(stack, None)
+            return cls(stack, Workdir.claim(workdir, stack.upper, lock_timeout))
+        except BaseException:
+            stack.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of all; may be called again."""
+        if self.workdir is not None:
+            self.workdir.close()
+        self.stack.close()
