@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import platform
 import statistics
-import sys
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.measure import Sample, once
+from bench.measure import How, Sample, once
 from bench.workloads.reading import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from bench.requests import Counts
     from bench.systems import System
     from bench.tree import Tree
     from bench.workloads import Workload
+
+
+MAX_SAID = 300  # characters of a failure
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,21 @@ class Ratio:
     most: float
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What could not be measured, and why."""
+
+    system: str
+    what: str
+
+
 class Results:
-    """The samples of every round, by workload and system."""
+    """The samples of every round, by workload and system; the requests of one run of each."""
 
     def __init__(self) -> None:
         self.samples: dict[tuple[str, str], list[Sample | None]] = {}
-        self.failures: list[str] = []
+        self.counts: dict[tuple[str, str], Counts] = {}
+        self.failures: list[Failure] = []
 
     def add(self, workload: str, system: str, sample: Sample | None) -> None:
         """Note one round; None where it failed."""
@@ -82,18 +91,28 @@ class Results:
         return (math.exp(statistics.fmean(logs)), len(logs)) if logs else None
 
 
-def run_rounds(
+def fits(workload: Workload, system: System) -> bool:
+    """Return whether `system` has what `workload` needs.
+
+    One that copies nothing up would write into the lowers, and spoil them for everybody.
+    """
+    return workload.reads_only or not system.reads_only
+
+
+def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
     systems: Sequence[System],
     workloads: Sequence[Workload],
     tree: Tree,
     directory: Path,
     rounds: int,
+    how: How,
     progress: Callable[[str], None],
 ) -> Results:
     """Run every workload on every system `rounds` times, the systems in turn.
 
     Before that each system must show the tree as it is, to the last byte; one that does not is
-    not measured.
+    not measured. Then comes a round to warm up, in which times do not count but, with
+    `how.count`, requests do; what fails in it is not measured either.
     """
     results = Results()
     # Interrupted, it returns what it has.
@@ -101,61 +120,42 @@ def run_rounds(
         right = []
         for system in systems:
             progress(f"is the tree right on {system.name}?")
-            if _try(results, system, EVERYTHING, tree, directory):
+            if _try(results, system, EVERYTHING, tree, directory, replace(how, count=False)):
                 right.append(system)
+        todo = [(w, s) for w in workloads for s in right if fits(w, s)]
+        for workload, system in list(todo):
+            progress(f"warming up: {workload.name} on {system.name}")
+            counted = how.count and system.has_daemon
+            sample = _try(results, system, workload, tree, directory, replace(how, count=counted))
+            if sample is None:
+                results.add(workload.name, system.name, None)
+                todo.remove((workload, system))
+            elif counted:
+                results.counts[workload.name, system.name] = sample.counts
         for number in range(rounds):
             # What comes first in a round pays for what comes last in the one before.
             turn = right if number % 2 == 0 else right[::-1]
-            for workload in workloads:
-                for system in turn:
-                    progress(f"round {number + 1} of {rounds}: {workload.name} on {system.name}")
-                    sample = _try(results, system, workload, tree, directory)
-                    results.add(workload.name, system.name, sample)
+            for workload, system in ((w, s) for w in workloads for s in turn if (w, s) in todo):
+                progress(f"round {number + 1} of {rounds}: {workload.name} on {system.name}")
+                timed = replace(how, count=False)
+                sample = _try(results, system, workload, tree, directory, timed)
+                results.add(workload.name, system.name, sample)
     return results
 
 
-def as_json(results: Results, systems: Sequence[System], rounds: int) -> dict[str, object]:
-    """Return everything that was measured, and on what."""
-    return {
-        "format": 1,
-        "machine": machine_facts(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "rounds": rounds,
-        "systems": {system.name: system.summary for system in systems},
-        "samples": [
-            {
-                "workload": workload,
-                "system": system,
-                "rounds": [None if sample is None else asdict(sample) for sample in samples],
-            }
-            for (workload, system), samples in results.samples.items()
-        ],
-        "failures": results.failures,
-    }
-
-
-def machine_facts() -> dict[str, object]:
-    """Return what a reader must know of the machine to make something of the figures."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    models = {
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    }
-    return {
-        "kernel": platform.release(),
-        "processor": ", ".join(sorted(models)) or platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "memory_mib": memory >> 20,
-        "python": sys.version.split()[0],
-    }
+def steps(systems: Sequence[System], workloads: Sequence[Workload], rounds: int) -> int:
+    """Return how many runs `run_rounds` makes when nothing fails."""
+    pairs = sum(fits(workload, system) for workload in workloads for system in systems)
+    return len(systems) + pairs * (1 + rounds)
 
 
 def _try(
-    results: Results, system: System, workload: Workload, tree: Tree, directory: Path
+    results: Results, system: System, workload: Workload, tree: Tree, directory: Path, how: How
 ) -> Sample | None:
     try:
-        return once(system, workload, tree, directory)
+        return once(system, workload, tree, directory, how)
     except BenchError as error:
-        results.failures.append(str(error))
+        # What is published has no path of this machine in it.
+        said = str(error).replace(str(directory), "DIR").replace("\n", " ")
+        results.failures.append(Failure(system.name, said[:MAX_SAID]))
         return None

@@ -60,6 +60,10 @@ class Workload:
     verify_upper: Callable[..., None] = no_check  # after it is unmounted
     changes: tuple[str, ...] = ()  # parts of the tree that it changes
     needs: tuple[str, ...] = ()  # programs
+    reads_only: bool = False  # also for a system that copies nothing up
+    quick: bool = False  # part of the run of some minutes
+    # Systems on which the number of requests depends on the clock, or on who of two comes first.
+    unsteady: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=dict)  # requests, by name of the system
     # The requests that no daemon avoids, since the kernel asks all the same; by name of the system.
     floor: Floor = floors.nothing
@@ -72,25 +76,20 @@ class Workload:
         return None if limit is None else max(limit, self.floor(tree).get(system, 0))
 
 
-def times(  # noqa: PLR0913 - they are fields of a workload
-    name: str,
-    does: str,
-    run: Callable[[Context], object],
-    verify: Callable[..., None],
+def times(
+    workload: Workload,
     *,
     limits: dict[str, int] | None = None,
     floor: tuple[Floor, Floor] = (floors.nothing, floors.nothing),
-    needs: tuple[str, ...] = (),
 ) -> tuple[Workload, ...]:
-    """Return a workload for the first, the second and the third time on a mount.
+    """Return a workload for the first, the second and, with limits, the third time on a mount.
 
     The limits of requests are for the second and the third one. These are two things: on the
     first one the kernel notes that each access time it knows is old, on the second it asks for
     them. `floor` is for the second and the third one.
     """
-    first = Workload(
-        name=f"{name}-cold", does=f"{does}, on a fresh mount", run=run, verify=verify, needs=needs
-    )
+    name, does = workload.name, workload.does
+    first = replace(workload, name=f"{name}-cold", does=f"{does}, on a fresh mount")
     second = replace(
         first,
         name=name,
@@ -106,6 +105,7 @@ def times(  # noqa: PLR0913 - they are fields of a workload
         does=f"{does}, for the third time",
         warm=2,
         floor=floor[1],
+        quick=False,
     )
     return (first, second, third) if limits is not None else (first, second)
 

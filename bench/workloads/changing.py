@@ -8,10 +8,11 @@ import stat
 
 from bench.tree import N_SMALL, N_SMALL_DIRS
 from bench.workloads.base import Context, Workload, command, expect
-from bench.workloads.reading import small_files
+from bench.workloads.reading import check_small, read_small, small_files
 
 N_APPENDED = 500
 N_CHMOD_DIRS = 50  # of 100 files each
+OTHER = 12_345  # the owner that chown gives
 N_MOVED_DIRS = 20
 N_RENAMED = 2_000
 N_DIRECTORIES = 1_000
@@ -48,6 +49,21 @@ def check_chmod(context: Context, _result: None) -> None:
         for entry in (context.mnt / directory).iterdir()
     }
     expect("modes", modes, {0o600})
+    check_small(context, read_small(context))
+
+
+def chown(context: Context) -> None:
+    command(context, "chown", "-R", f"{OTHER}:{OTHER}", *directories(N_CHMOD_DIRS))
+
+
+def check_chown(context: Context, _result: None) -> None:
+    owners = {
+        (entry.stat().st_uid, entry.stat().st_gid)
+        for directory in directories(N_CHMOD_DIRS)
+        for entry in (context.mnt / directory).iterdir()
+    }
+    expect("owners", owners, {(OTHER, OTHER)})
+    check_small(context, read_small(context))
 
 
 def move(context: Context) -> None:
@@ -133,6 +149,7 @@ WORKLOADS = (
         run=append,
         verify=check_append,
         changes=("small",),
+        quick=True,
     ),
     Workload(
         name="chmod",
@@ -143,6 +160,16 @@ WORKLOADS = (
         in_requests=True,
         changes=("small",),
         needs=("chmod",),
+        quick=True,
+    ),
+    Workload(
+        name="chown",
+        does="runs chown -R over 5,000 files of the lowers (a container with a user namespace)",
+        run=chown,
+        verify=check_chown,
+        in_requests=True,
+        changes=("small",),
+        needs=("chown",),
     ),
     Workload(
         name="mv-lower",
@@ -154,6 +181,7 @@ WORKLOADS = (
         in_requests=True,
         changes=("small",),
         needs=("mv",),
+        quick=True,
     ),
     Workload(
         name="rename",
@@ -176,5 +204,6 @@ WORKLOADS = (
         run=transactions,
         verify=check_transactions,
         verify_upper=check_transactions_upper,
+        quick=True,
     ),
 )

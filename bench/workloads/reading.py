@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -23,6 +24,9 @@ from bench.workloads.base import (
     on_merged,
     times,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 N_MISSING = 2_000
 
@@ -166,56 +170,58 @@ def check_everything(context: Context, digest: str) -> None:
 EVERYTHING = Workload(
     name="everything",
     does="reads every name, mode and byte of the tree",
+    reads_only=True,
     run=lambda context: tree_digest(context.mnt),
     verify=check_everything,
 )
 
+
+def reading(
+    name: str,
+    does: str,
+    run: Callable[[Context], object],
+    verify: Callable[..., None],
+    *needs: str,
+) -> Workload:
+    """Return a workload that changes nothing."""
+    return Workload(
+        name=name, does=does, run=run, verify=verify, needs=needs, reads_only=True, quick=True
+    )
+
+
 WORKLOADS = (
     *times(
-        "open-read",
-        "opens, reads and closes 5,000 small files",
-        read_small,
-        check_small,
+        reading("open-read", "opens, reads and closes 5,000 small files", read_small, check_small),
         limits={"auto": 0, "cached": 0, "passthrough": 5_000},
     ),
     *times(
-        "find",
-        "runs find over the tree",
-        find,
-        check_count,
+        reading("find", "runs find over the tree", find, check_count, "find"),
         limits={"auto": 0, "cached": 0, "passthrough": 0},
         floor=(floors.find, floors.find_again),
-        needs=("find",),
     ),
     *times(
-        "lstat",
-        "lists a tree with sizes and times (ls -lR, rsync)",
-        lstat_all,
-        check_sizes,
+        reading(
+            "lstat", "lists a tree with sizes and times (ls -lR, rsync)", lstat_all, check_sizes
+        ),
         limits={"auto": 0, "cached": 0, "passthrough": 0},
         floor=(floors.lstat, floors.nothing),
     ),
     *times(
-        "missing",
-        "asks for 2,000 names that are not there (import paths, PATH, -I)",
-        stat_missing,
-        check_missing,
+        reading(
+            "missing",
+            "asks for 2,000 names that are not there (import paths, PATH, -I)",
+            stat_missing,
+            check_missing,
+        ),
         limits={"auto": 0, "cached": 0, "passthrough": 0},
     ),
     *times(
-        "tar",
-        "packs the tree with tar",
-        tar,
-        check_tar,
+        reading("tar", "packs the tree with tar", tar, check_tar, "tar"),
         limits={"auto": 0, "cached": 0, "passthrough": floors.N_REGULAR},  # one a file
         floor=(floors.tar, floors.tar_again),
-        needs=("tar",),
     ),
-    *times("grep", "runs grep -r over 11,800 files", grep, check_grep, needs=("grep",)),
+    *times(reading("grep", "runs grep -r over 11,800 files", grep, check_grep, "grep")),
     *times(
-        "walkers",
-        "reads 6,800 files from two processes at once",
-        walkers,
-        check_walkers,
+        reading("walkers", "reads 6,800 files from two processes at once", walkers, check_walkers)
     ),
 )

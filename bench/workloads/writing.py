@@ -95,6 +95,7 @@ WORKLOADS = (
         limits={"cached": 10_010, "passthrough": 8_010},
         floor=floors.capabilities(10_010, 8_010, 2_000),
         in_requests=True,
+        quick=True,
     ),
     Workload(
         name="untar",
@@ -107,6 +108,7 @@ WORKLOADS = (
         floor=floors.capabilities(62_000, 53_500, 2 * N_USR),
         needs=("tar",),
         in_requests=True,
+        quick=True,
     ),
     Workload(
         name="rm-lower",
@@ -117,6 +119,7 @@ WORKLOADS = (
         limits={"cached": 29_000, "passthrough": 21_000},
         needs=("rm",),
         in_requests=True,
+        quick=True,
     ),
     Workload(
         name="rm-upper",
