@@ -65,14 +65,14 @@ def baseline(directory: Path, write: bool) -> None:
         raise click.ClickException(reason)
     tree = obtain_tree(directory, made=True)
     try:
+        before = None if write else kept()
         with alone(directory):
-            counts = count_all(tree, directory)
-        if write:
-            keep(counts)
-            return
-        before = kept()
+            counts = count_all(tree, directory, before)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
+    if before is None:
+        keep(counts)
+        return
     found = differences(before, counts)
     for line in found.fewer:
         click.echo(f"fewer: {line}; `--write` keeps that")
