@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +46,7 @@ STYLE: dict[str, object] = {
 TICKS = [2.0**power for power in range(-9, 10)]
 WIDTH = 8.0  # inches
 BAR = 0.11  # inch that a bar is high
+DECADE = 10  # an axis that spans less is linear
 DEFAULT = "auto"
 
 
@@ -91,7 +92,7 @@ def _means(record: Record) -> Figure:
             mean = record.results.mean_ratio(workloads, system, record.reference)
             if mean and system != record.reference:
                 values.setdefault(row, {})[system] = (mean[0], mean[0], mean[0])
-    title = f"time, as a multiple of {record.reference}'s: geometric means of the workloads"
+    title = f"time / time of {record.reference}: geometric means of the workloads"
     return _bars(record, values, title)
 
 
@@ -106,7 +107,7 @@ def _ratios(record: Record, workloads: Sequence[str]) -> Figure | None:
             if ratio and system not in left_out and system != record.reference:
                 figures = (ratio.median, ratio.least, ratio.most)
                 values.setdefault(workload, {})[system] = figures
-    title = f"time, as a multiple of {record.reference}'s in the same round: median, least to most"
+    title = f"time / time of {record.reference} in the same round: median, least to most"
     return _bars(record, values, title) if values else None
 
 
@@ -135,7 +136,7 @@ def _bars(
         )
         for at, (_, (_, least, most)) in zip(heights, rows, strict=True):
             if most > least:
-                axes.plot([least, most], [at, at], color="#444444", linewidth=0.8)
+                _span(axes, least, most, at)
     every = [figure for row in values.values() for found in row.values() for figure in found]
     axes.set_xscale("log", base=2)
     axes.set_xlim(min(0.8, *every) / 1.1, max(1.25, *every) * 1.1)
@@ -151,22 +152,36 @@ def _bars(
     return figure
 
 
+def _span(axes: Axes, least: float, most: float, at: float) -> None:
+    """Draw from where to where the rounds were, so that it is seen on dark bars too."""
+    axes.plot([least, most], [at, at], color="#ffffff", linewidth=2.2)
+    axes.plot([least, most], [at, at], color="#444444", linewidth=0.8)
+
+
 def _log_ticks(axes: Axes) -> None:
     least, most = axes.get_xlim()
     ticks = [tick for tick in TICKS if least <= tick <= most]
     many = 10  # more would run into each other
     axes.xaxis.set_major_locator(FixedLocator(ticks[::2] if len(ticks) > many else ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:.2g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda tick, _: f"{tick:g}" if tick >= 1 else f"1/{1 / tick:g}")
+    )
 
 
 def _scale(record: Record, scale: str) -> Figure:
     """Draw each figure over the number, or as bars where there is only one number."""
     figures = record.scales[scale].figures
-    rows = (len(figures) + 1) // 2
-    figure = Figure(figsize=(WIDTH, 2.7 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False).ravel()
-    draw = _lines if len(record.at(scale)) > 1 else _columns
+    if len(record.at(scale)) == 1:
+        height = len(figures) * (0.22 * len(record.systems) + 0.5)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        grid = figure.subplots(len(figures), 1, squeeze=False).ravel()
+        draw = _columns
+    else:
+        rows = (len(figures) + 1) // 2
+        figure = Figure(figsize=(WIDTH, 2.7 * rows + 0.6), layout="constrained")
+        grid = figure.subplots(rows, 2, squeeze=False).ravel()
+        draw = _lines
     for axes, (name, says) in zip(grid, figures.items(), strict=False):
         draw(record, scale, name, axes)
         axes.set_title(says, fontsize=9)
@@ -181,7 +196,7 @@ def _scale(record: Record, scale: str) -> Figure:
 def _lines(record: Record, scale: str, name: str, axes: Axes) -> None:
     numbers = record.at(scale)
     colours = _colours(record)
-    positive = True
+    values: list[float] = []
     for place, system in enumerate(record.systems):
         points = [(at, record.point(scale, system, at)) for at in numbers]
         found = [(at, point.figures[name]) for at, point in points if point]
@@ -189,7 +204,7 @@ def _lines(record: Record, scale: str, name: str, axes: Axes) -> None:
             continue
         if not any(value for _, value in found) and name.startswith("pss"):
             found = []  # there is no daemon
-        positive = positive and all(value > 0 for _, value in found)
+        values += [value for _, value in found]
         axes.plot(
             [at for at, _ in found],
             [value for _, value in found],
@@ -204,11 +219,12 @@ def _lines(record: Record, scale: str, name: str, axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:,.0f}"))
     axes.set_xlabel(scale)
-    if positive:
+    if min(values, default=0) > 0 and max(values) > DECADE * min(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(values, default=0) * 1.1 or 1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.grid()
 
 
@@ -221,8 +237,7 @@ def _columns(record: Record, scale: str, name: str, axes: Axes) -> None:
     values = [point.figures[name] for _, point in points]
     axes.barh(places, values, color=[colours[system] for system, _ in points])
     for place, (_, point) in zip(places, points, strict=True):
-        span = [point.least[name], point.most[name]]
-        axes.plot(span, [place, place], color="#444444", linewidth=0.8)
+        _span(axes, point.least[name], point.most[name], place)
     axes.set_yticks(places, [label(record, system) for system, _ in points])
     axes.invert_yaxis()
     axes.grid(axis="x")

@@ -89,7 +89,7 @@ def _head(record: Record) -> str:
     # the columns are text, not figures
     systems = systems.replace("---:", "---")
     rounds = (
-        f"medians of {record.rounds} interleaved rounds after one to warm up"
+        f"medians of interleaved rounds ({record.rounds}) after one to warm up"
         if (record.rounds)
         else "nothing but what is below"
     )
@@ -117,11 +117,11 @@ def _means(record: Record, plots: Sequence[str]) -> str:
         rows.append(row)
     return f"""## In short
 
-Time as a multiple of {record.reference}'s, geometric mean, of how many workloads.
+Time / time of {record.reference} in the same round: the geometric mean, and of how many workloads.
 
 {_plot("means.svg", plots, "geometric means by kind of work")}
 
-{table(["", *others], rows)}"""
+{table(["workloads", *others], rows)}"""
 
 
 def _groups(record: Record, plots: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from bench import baseline
 from bench.requests import why_not
 from bench.tree import obtain
 
-pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.once, pytest.mark.slow]
 
 
 # it takes 40 seconds; each run in which others drop the kernel's caches is made again
