@@ -88,7 +88,7 @@ def count_all(tree: Tree, directory: Path, before: Baseline | None = None) -> Ba
 
 def _count(system: System, workload: Workload, tree: Tree, directory: Path) -> dict[str, int]:
     counts = once(system, workload, tree, directory, How(count=True)).counts
-    return dict(sorted(counts.asked.items()))
+    return dict(sorted(counts.asked.items())) if counts else {}
 
 
 def kernel() -> str:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,14 +35,14 @@ class Sample:
     seconds: float
     cpu_seconds: float  # of the daemon
     pss_kib: int  # of the daemon, afterwards
-    counts: Counts = field(default_factory=Counts)  # empty unless asked for
+    counts: Counts | None = None  # where they were asked for, and there is a daemon
 
 
 @dataclass(frozen=True)
 class How:
     """How a run is measured."""
 
-    count: bool = False  # the requests, which costs some of the time
+    count: bool = False  # the requests too
     drop_caches: bool = False  # on a fresh mount the data of the layers comes from the disk
 
 
@@ -125,7 +125,8 @@ def _measure(
     gc.collect()
     gc.disable()
     try:
-        with counting(mount.connection if count else None) as counts:
+        counted = mount.connection if count else None
+        with counting(counted) as counts:
             cpu = mount.cpu_seconds()
             start = time.perf_counter()
             result = workload.run(context)
@@ -133,7 +134,8 @@ def _measure(
             cpu = mount.cpu_seconds() - cpu
     finally:
         gc.enable()
-    return Sample(seconds, cpu, mount.pss_kib(), counts), result
+    sample = Sample(seconds, cpu, mount.pss_kib(), None if counted is None else counts)
+    return sample, result
 
 
 def _prime(mnt: Path) -> None:

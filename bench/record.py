@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.facts import machine_facts
@@ -143,6 +143,7 @@ def save(record: Record, path: Path) -> None:
                         "seconds": round(sample.seconds, 6),
                         "cpu_seconds": round(sample.cpu_seconds, 6),
                         "pss_kib": sample.pss_kib,
+                        "requests": sample.counts,
                     }
                     for sample in samples
                 ],
@@ -169,7 +170,7 @@ def load(path: Path) -> Record:
         results = Results()
         for entry in content["samples"]:
             key = entry["workload"], entry["system"]
-            results.samples[key] = [sample and Sample(**sample) for sample in entry["rounds"]]
+            results.samples[key] = [round_ and _sample(round_) for round_ in entry["rounds"]]
             if entry["requests"] is not None:
                 results.counts[key] = Counts(entry["requests"])
         results.failures += [Failure(**failure) for failure in content["failures"]]
@@ -191,3 +192,8 @@ def load(path: Path) -> Record:
         raise BenchError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{path} is no record of a benchmark: {error!r}") from error
+
+
+def _sample(content: dict[str, Any]) -> Sample:
+    requests = content.pop("requests")
+    return Sample(**content, counts=None if requests is None else Counts(requests))

@@ -168,7 +168,7 @@ def _requests(record: Record) -> str:
         rows.append(row)
     return f"""## Requests
 
-That a program waits for, in the round to warm up. They do not depend on how busy the machine is.
+That a program waits for, the least of the rounds. They do not depend on how busy the machine is.
 
 {table(["workload", *systems], rows)}"""
 

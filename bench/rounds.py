@@ -43,7 +43,10 @@ class Failure:
 
 
 class Results:
-    """The samples of every round, by workload and system; the requests of one run of each."""
+    """The samples of every round, by workload and system, and the requests that each needs.
+
+    These are the least of the rounds: what the kernel forgets for want of memory it asks for again.
+    """
 
     def __init__(self) -> None:
         self.samples: dict[tuple[str, str], list[Sample | None]] = {}
@@ -53,6 +56,15 @@ class Results:
     def add(self, workload: str, system: str, sample: Sample | None) -> None:
         """Note one round; None where it failed."""
         self.samples.setdefault((workload, system), []).append(sample)
+        if sample is not None:
+            self.note_counts(workload, system, sample)
+
+    def note_counts(self, workload: str, system: str, sample: Sample) -> None:
+        """Note the requests of one run, if they were counted."""
+        if sample.counts is not None:
+            known = self.counts.get((workload, system), sample.counts)
+            least = min(known, sample.counts, key=lambda counts: counts.waited_for)
+            self.counts[workload, system] = least
 
     def good(self, workload: str, system: str) -> list[Sample]:
         """Return the samples that there are."""
@@ -111,8 +123,8 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
     """Run every workload on every system `rounds` times, the systems in turn.
 
     Before that each system must show the tree as it is, to the last byte; one that does not is
-    not measured. Then comes a round to warm up, in which times do not count but, with
-    `how.count`, requests do; what fails in it is not measured either.
+    not measured. Then comes a round to warm up, whose times do not count; what fails in it is
+    not measured either.
     """
     results = Results()
     # Interrupted, it returns what it has.
@@ -125,20 +137,18 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
         todo = [(w, s) for w in workloads for s in right if fits(w, s)]
         for workload, system in list(todo):
             progress(f"warming up: {workload.name} on {system.name}")
-            counted = how.count and system.has_daemon
-            sample = _try(results, system, workload, tree, directory, replace(how, count=counted))
+            sample = _try(results, system, workload, tree, directory, how)
             if sample is None:
                 results.add(workload.name, system.name, None)
                 todo.remove((workload, system))
-            elif counted:
-                results.counts[workload.name, system.name] = sample.counts
+            else:
+                results.note_counts(workload.name, system.name, sample)
         for number in range(rounds):
             # What comes first in a round pays for what comes last in the one before.
             turn = right if number % 2 == 0 else right[::-1]
             for workload, system in ((w, s) for w in workloads for s in turn if (w, s) in todo):
                 progress(f"round {number + 1} of {rounds}: {workload.name} on {system.name}")
-                timed = replace(how, count=False)
-                sample = _try(results, system, workload, tree, directory, timed)
+                sample = _try(results, system, workload, tree, directory, how)
                 results.add(workload.name, system.name, sample)
     return results
 

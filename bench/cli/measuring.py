@@ -244,7 +244,7 @@ def finish(record: Record, json_path: Path | None) -> None:
 def count(system: System, workload: Workload, tree: Tree, directory: Path) -> Counts | Failure:
     """Return the requests of one run, or why there is no count."""
     try:
-        return once(system, workload, tree, directory, How(count=True)).counts
+        return once(system, workload, tree, directory, How(count=True)).counts or Counts()
     except BenchError as error:
         return Failure(system.name, str(error))
 

@@ -8,11 +8,14 @@ import socket
 import pytest
 
 from bench.errors import BenchError
+from bench.measure import Sample
 from bench.record import FORMAT, load, new_record, save
+from bench.requests import Counts
 from bench.systems import SYSTEMS
 
 
 def test_what_is_saved_is_loaded(tmp_path, record):
+    record.results.add("tar", "auto", Sample(0.5, 0.1, 2_048, Counts(GETATTR=1_000)))
     save(record, tmp_path / "new/record.json")
     again = load(tmp_path / "new/record.json")
     assert again.results.samples == record.results.samples

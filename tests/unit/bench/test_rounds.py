@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure import Sample
+from bench.requests import Counts
 from bench.rounds import Results
 
 
@@ -37,3 +38,16 @@ def test_the_mean_is_geometric_and_says_of_how_many():
     made = results({("tar", "a"): [4.0], ("find", "a"): [1.0], ("rm", "a"): [1.0],
                     ("tar", "b"): [1.0], ("find", "b"): [1.0], ("rm", "b"): [None]})  # fmt: skip
     assert made.mean_ratio(["tar", "find", "rm"], "a", "b") == (pytest.approx(2.0), 2)
+
+
+def test_the_requests_are_the_least_of_the_rounds():
+    made = Results()
+    made.note_counts("tar", "a", Sample(9.0, 0.0, 0, Counts(READ=5)))
+    made.add("tar", "a", Sample(1.0, 0.0, 0, Counts(READ=4, RELEASE=9)))
+    made.add("tar", "a", Sample(1.0, 0.0, 0, Counts(READ=6)))
+    made.add("tar", "a", None)
+    assert made.counts["tar", "a"].waited_for == 4
+
+
+def test_what_was_not_counted_has_no_requests():
+    assert results({("tar", "a"): [1.0]}).counts == {}
