@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bench.daemons import clear
 from bench.errors import BenchError
 from bench.requests import Counts, counting
-from bench.systems import BARE, Layers, Mounted, System
+from bench.systems import Layers, Mounted, System
 from bench.workloads import Context, Workload
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _cleanly(system: System, workload: Workload, tree: Tree, directory: Path, ho
     layers = Layers.fresh(base, lowers_for(system, tree))
     (base / "scratch").mkdir()
     try:
-        return _once(system, workload, _context(system, layers, tree), layers, how)
+        return _once(system, workload, _context(system, workload, layers, tree), layers, how)
     except (OSError, subprocess.SubprocessError) as error:
         raise BenchError(f"{workload.name} fails on {system.name}: {error}") from error
     except BenchError as error:
@@ -95,23 +95,26 @@ def lowers_for(system: System, tree: Tree) -> tuple[Path, ...]:
     return tree.lowers if system.whiteouts else tree.plain_lowers
 
 
-def _context(system: System, layers: Layers, tree: Tree) -> Context:
-    upper = layers.mnt if system is BARE else layers.upper
+def _context(system: System, workload: Workload, layers: Layers, tree: Tree) -> Context:
+    if not system.is_union and workload.reads_only:
+        return Context(tree.merged, layers.upper, layers.mnt.parent / "scratch", tree)
+    upper = layers.upper if system.is_union else layers.mnt
     return Context(layers.mnt, upper, layers.mnt.parent / "scratch", tree)
 
 
 def _once(system: System, workload: Workload, context: Context, layers: Layers, how: How) -> Sample:
-    if system is BARE:
+    if not system.is_union and not workload.reads_only:
         _fill(context, workload)
     workload.before_mount(context)
     os.sync()
     if how.drop_caches and not workload.warm:
         Path("/proc/sys/vm/drop_caches").write_text("3")
     with system.mounted(layers) as mount, _watched(mount):
-        _prime(layers.mnt)
+        if system.is_union:
+            _prime(layers.mnt)
         workload.prepare(context)
         for _ in range(workload.warm):
-            workload.verify(context, workload.run(context))
+            workload.run(context)
         os.sync()
         sample, result = _measure(workload, context, mount, count=how.count)
         workload.verify(context, result)

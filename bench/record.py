@@ -20,7 +20,7 @@ from bench.systems import OVERLAYFS
 from bench.workloads import GROUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from bench.scaling import Scale
@@ -37,6 +37,7 @@ class SystemFacts:
     summary: str
     version: str
     ours: bool
+    rounds: int  # in which it was measured
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class Record:
 
     machine: dict[str, str | int]
     time: str
-    rounds: int
     drop_caches: bool
     systems: dict[str, SystemFacts]
     workloads: dict[str, WorkloadFacts]
@@ -97,8 +97,8 @@ class Record:
 def new_record(
     systems: Sequence[System],
     directory: Path,
-    rounds: int = 0,
     *,
+    rounds: Mapping[str, int] | None = None,
     drop_caches: bool = False,
     workloads: Sequence[Workload] = (),
     scales: Sequence[Scale] = (),
@@ -108,9 +108,11 @@ def new_record(
     return Record(
         machine=machine_facts(directory),
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        rounds=rounds,
         drop_caches=drop_caches,
-        systems={s.name: SystemFacts(s.summary, s.version(), s.ours) for s in systems},
+        systems={
+            s.name: SystemFacts(s.summary, s.version(), s.ours, (rounds or {}).get(s.name, 0))
+            for s in systems
+        },
         workloads={
             w.name: WorkloadFacts(group_of[w.name], w.does, tuple(sorted(w.unsteady)))
             for w in workloads
@@ -127,7 +129,6 @@ def save(record: Record, path: Path) -> None:
         "format": FORMAT,
         "machine": record.machine,
         "time": record.time,
-        "rounds": record.rounds,
         "drop_caches": record.drop_caches,
         "systems": {name: asdict(facts) for name, facts in record.systems.items()},
         "workloads": {name: asdict(facts) for name, facts in record.workloads.items()},
@@ -177,7 +178,6 @@ def load(path: Path) -> Record:
         return Record(
             machine=content["machine"],
             time=content["time"],
-            rounds=content["rounds"],
             drop_caches=content["drop_caches"],
             systems={name: SystemFacts(**facts) for name, facts in content["systems"].items()},
             workloads={

@@ -83,16 +83,14 @@ def _head(record: Record) -> str:
         else "a fresh mount; the page cache of the layers is warm"
     )
     systems = table(
-        ["system", "version", "what it is"],
-        [[name, facts.version, facts.summary] for name, facts in record.systems.items()],
+        ["system", "version", "what it is", "rounds"],
+        [
+            [name, facts.version, facts.summary, str(facts.rounds or "")]
+            for name, facts in record.systems.items()
+        ],
     )
-    # the columns are text, not figures
-    systems = systems.replace("---:", "---")
-    rounds = (
-        f"medians of interleaved rounds ({record.rounds}) after one to warm up"
-        if (record.rounds)
-        else "nothing but what is below"
-    )
+    # all but the last column are text, not figures
+    systems = systems.replace("---:", "---", 2)
     return f"""# Benchmarks
 
 Made by `python -m bench report`; do not edit. What is measured and how:
@@ -100,7 +98,7 @@ Made by `python -m bench report`; do not edit. What is measured and how:
 [what it costs](../explanation/performance.md).
 
 Measured {record.time[:10]}: {processors}, {memory}, Linux {facts["kernel"]},
-{facts["filesystem"]}, Python {facts["python"]}; {rounds}.
+{facts["filesystem"]}, Python {facts["python"]}. Times are medians of interleaved rounds.
 The result of each run was checked. "Cold" is {cold}.
 
 {systems}"""

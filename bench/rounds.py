@@ -13,7 +13,7 @@ from bench.measure import How, Sample, once
 from bench.workloads.reading import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from bench.requests import Counts
@@ -116,15 +116,24 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
     workloads: Sequence[Workload],
     tree: Tree,
     directory: Path,
-    rounds: int,
+    rounds: Mapping[str, int],
     how: How,
     progress: Callable[[str], None],
 ) -> Results:
-    """Run every workload on every system `rounds` times, the systems in turn.
+    """Run every workload on every system, the systems in turn.
 
-    Before that each system must show the tree as it is, to the last byte; one that does not is
-    not measured. Then comes a round to warm up, whose times do not count; what fails in it is
-    not measured either.
+    Before that each system must show the tree as it is, to the last byte, which brings it into the
+    page cache; one that does not is not measured. Then comes a round to warm up, whose times do not
+    count, of the systems that are measured more than once. What fails once is not tried again.
+
+    Args:
+        systems: In the order in which they are measured in a round.
+        workloads: In their order.
+        tree: What the systems show.
+        directory: Where they are mounted.
+        rounds: How often each system is measured, by its name.
+        how: How it is.
+        progress: Told what comes next.
     """
     results = Results()
     # Interrupted, it returns what it has.
@@ -134,29 +143,48 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
             progress(f"is the tree right on {system.name}?")
             if _try(results, system, EVERYTHING, tree, directory, replace(how, count=False)):
                 right.append(system)
-        todo = [(w, s) for w in workloads for s in right if fits(w, s)]
-        for workload, system in list(todo):
-            progress(f"warming up: {workload.name} on {system.name}")
-            sample = _try(results, system, workload, tree, directory, how)
-            if sample is None:
-                results.add(workload.name, system.name, None)
-                todo.remove((workload, system))
-            else:
-                results.note_counts(workload.name, system.name, sample)
-        for number in range(rounds):
+        failed: set[tuple[str, str]] = set()
+        for number in range(max(rounds.values()) + 1):  # the first to warm up
             # What comes first in a round pays for what comes last in the one before.
             turn = right if number % 2 == 0 else right[::-1]
-            for workload, system in ((w, s) for w in workloads for s in turn if (w, s) in todo):
-                progress(f"round {number + 1} of {rounds}: {workload.name} on {system.name}")
+            for workload, system in _pairs(workloads, turn, rounds, number):
+                key = (workload.name, system.name)
+                if key in failed:
+                    continue
+                step = f"round {number}" if number else "warming up"
+                progress(f"{step}: {workload.name} on {system.name}")
                 sample = _try(results, system, workload, tree, directory, how)
-                results.add(workload.name, system.name, sample)
+                if sample is None:
+                    failed.add(key)
+                if number or sample is None:
+                    results.add(*key, sample)
+                else:
+                    results.note_counts(*key, sample)
     return results
 
 
-def steps(systems: Sequence[System], workloads: Sequence[Workload], rounds: int) -> int:
+def steps(
+    systems: Sequence[System], workloads: Sequence[Workload], rounds: Mapping[str, int]
+) -> int:
     """Return how many runs `run_rounds` makes when nothing fails."""
-    pairs = sum(fits(workload, system) for workload in workloads for system in systems)
-    return len(systems) + pairs * (1 + rounds)
+    numbers = range(max(rounds.values()) + 1)
+    return len(systems) + sum(len(_pairs(workloads, systems, rounds, number)) for number in numbers)
+
+
+def _pairs(
+    workloads: Sequence[Workload],
+    systems: Sequence[System],
+    rounds: Mapping[str, int],
+    number: int,
+) -> list[tuple[Workload, System]]:
+    """Return what is run in the round of this number; 0 is the one to warm up."""
+    return [
+        (workload, system)
+        for workload in workloads
+        for system in systems
+        if fits(workload, system)
+        and (number <= rounds[system.name] if number else rounds[system.name] > 1)
+    ]
 
 
 def _try(

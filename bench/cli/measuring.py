@@ -32,7 +32,7 @@ from bench.requests import Counts, why_not
 from bench.rounds import Failure, fits, run_rounds, steps
 from bench.scaling import Scale, measure
 from bench.start import START
-from bench.systems import SYSTEMS, System
+from bench.systems import BARE, SYSTEMS, System
 from bench.workloads import WORKLOADS, Workload
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from bench.tree import Tree
 
 SCALES = (START, LAYERS, FILES, MOUNTS)
-QUICK_SYSTEMS = "bare,overlayfs,fuse-overlayfs,auto"
-# Among many, one way of ours stands for the others: they differ in what they do with data.
-SCALE_SYSTEMS = ("overlayfs", "fuse-overlayfs", "unionfs-fuse", "mergerfs", "auto", "passthrough")
+# Those that a quick run has; a whole one measures them in every round, the others in one.
+MAIN = ("bare", "overlayfs", "fuse-overlayfs", "auto")
+# Of our ways one stands for the others where no data is read.
+SCALE_SYSTEMS = ("unionfs-fuse", "mergerfs")
 
 
 @click.command("list")
@@ -112,7 +113,8 @@ def run(  # noqa: PLR0913 - one for each option
     wanted = choose_workloads(workloads, WORKLOADS)
     if not chosen or not wanted:
         raise click.ClickException("nothing is left to measure")
-    record = new_record(chosen, directory, rounds, drop_caches=drop_caches, workloads=wanted)
+    every = {system.name: rounds for system in chosen}
+    record = new_record(chosen, directory, rounds=every, drop_caches=drop_caches, workloads=wanted)
     measure_workloads(record, chosen, wanted, directory)
     finish(record, json_path)
 
@@ -122,7 +124,13 @@ def run(  # noqa: PLR0913 - one for each option
 @systems_option
 @peer_option
 @click.option("--quick", is_flag=True, help="What can be measured in some minutes.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help=f"In which {', '.join(MAIN)} are measured; the others are in one.",
+)
 @drop_option
 @json_option
 @click.option(
@@ -141,15 +149,20 @@ def all_(  # noqa: PLR0913 - one for each option
     docs: Path | None,
 ) -> None:
     """Measure everything: the workloads, starts, and many layers, files and mounts."""
-    chosen = choose(systems or (QUICK_SYSTEMS if quick else None), peers)
+    names = systems or (",".join(MAIN) if quick else None)
+    chosen = choose(names, peers)
     workloads = [w for w in choose_workloads(None, WORKLOADS) if w.quick or not quick]
+    often = {*MAIN, *(peer.rpartition("=")[0] for peer in peers)}
     record = new_record(
-        chosen, directory, rounds, drop_caches=drop_caches, workloads=workloads, scales=SCALES
+        chosen,
+        directory,
+        rounds={system.name: rounds if system.name in often else 1 for system in chosen},
+        drop_caches=drop_caches,
+        workloads=workloads,
+        scales=SCALES,
     )
     measure_workloads(record, chosen, workloads, directory)
-    few = [
-        s for s in chosen if s.name in SCALE_SYSTEMS or s.name in {p.split("=")[0] for p in peers}
-    ]
+    few = [system for system in chosen if system.name in {*often, *SCALE_SYSTEMS} - {BARE.name}]
     for scale in SCALES:
         numbers = scale.quick if quick else scale.numbers
         times = scale.quick_rounds if quick else scale.rounds
@@ -190,7 +203,7 @@ def scale_command(scale: Scale) -> click.Command:
             raise click.BadParameter(f"--numbers are numbers: {numbers}") from error
         if min(wanted) < 1:
             raise click.BadParameter("--numbers are 1 or more")
-        record = new_record(chosen, directory, rounds, scales=[scale])
+        record = new_record(chosen, directory, scales=[scale])
         measure_scale(record, scale, chosen, wanted, rounds, directory)
         finish(record, json_path)
 
@@ -206,9 +219,10 @@ def measure_workloads(
         click.echo(f"requests are not counted: {reason}", err=True)
     tree = obtain_tree(directory)
     how = How(count=not reason, drop_caches=record.drop_caches)
-    total = steps(systems, workloads, record.rounds)
+    rounds = {name: facts.rounds for name, facts in record.systems.items()}
+    total = steps(systems, workloads, rounds)
     with alone(directory), terminal.progress(total) as progress:
-        found = run_rounds(systems, workloads, tree, directory, record.rounds, how, progress)
+        found = run_rounds(systems, workloads, tree, directory, rounds, how, progress)
     record.results.samples.update(found.samples)
     record.results.counts.update(found.counts)
     record.results.failures += found.failures

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.errors import WrongResult
 from bench.workloads import floors
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from bench.tree import Tree
     from bench.workloads.floors import Floor
+
+T = TypeVar("T")
 
 TIMEOUT = 600.0  # seconds; the slowest system needs a tenth of it for the longest workload
 ENV = {**os.environ, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -31,9 +34,10 @@ class Context:
     tree: Tree
 
 
-def on_merged(context: Context) -> Context:
-    """Return a context to make the wanted result in: the same tree without a union."""
-    return replace(context, mnt=context.tree.merged)
+@functools.cache
+def wanted(run: Callable[[Context], T], tree: Tree) -> T:
+    """Return what `run`, which changes nothing, gives on the same tree without a union."""
+    return run(Context(tree.merged, tree.base, tree.base, tree))
 
 
 def nothing(_context: Context) -> None:

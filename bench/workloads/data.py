@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.digest import file_digest
 from bench.tree import BIG_MIB, big_block
-from bench.workloads.base import Context, Workload, command, expect, on_merged
+from bench.workloads.base import Context, Workload, command, expect, wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def read_random(context: Context) -> list[bytes]:
 
 
 def check_pages(context: Context, pages: list[bytes]) -> None:
-    expect("pages are right", pages == read_random(on_merged(context)), True)
+    expect("pages are right", pages == wanted(read_random, context.tree), True)
 
 
 def append_big(context: Context) -> None:

@@ -40,12 +40,11 @@ def make_record() -> Record:
             "python": "3.11.2",
         },
         time="2026-01-02T03:04:05Z",
-        rounds=2,
         drop_caches=False,
         systems={
-            "overlayfs": SystemFacts("the kernel's union", "Linux 6.18.0", ours=False),
-            "fuse-overlayfs": SystemFacts("fuse-overlayfs, its defaults", "1.10", ours=False),
-            "auto": SystemFacts("unionfuse, its defaults", "0.1.0", ours=True),
+            "overlayfs": SystemFacts("the kernel's union", "Linux 6.18.0", ours=False, rounds=2),
+            "fuse-overlayfs": SystemFacts("fuse-overlayfs", "1.10", ours=False, rounds=2),
+            "auto": SystemFacts("unionfuse, its defaults", "0.1.0", ours=True, rounds=2),
         },
         workloads={
             "tar": WorkloadFacts("reading", "packs the tree with tar"),
