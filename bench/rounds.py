@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
@@ -141,7 +141,7 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
         right = []
         for system in systems:
             progress(f"is the tree right on {system.name}?")
-            if _try(results, system, EVERYTHING, tree, directory, replace(how, count=False)):
+            if _try(results, system, EVERYTHING, tree, directory, How()):
                 right.append(system)
         failed: set[tuple[str, str]] = set()
         for number in range(max(rounds.values()) + 1):  # the first to warm up
