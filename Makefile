@@ -4,7 +4,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 T ?= tests
 SECONDS ?= 60
-ROUNDS ?= 2
+ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-full bench-requests bench-baseline clean
@@ -50,7 +50,7 @@ stress: setup-tests ## let processes share a mount, and compare it with what eac
 	@$(PY) -m tests.stress --seconds $(SECONDS)
 
 bench: setup-tests ## as root, compare with overlayfs and fuse-overlayfs in some minutes; report in build/bench
-	@$(PY) -m bench all --quick --rounds 3 --json build/bench/quick.json --docs build/bench
+	@$(PY) -m bench all --quick --rounds 2 --json build/bench/quick.json --docs build/bench
 
 bench-full: setup-tests ## as root, compare every system, on everything; report in docs/benchmarks
 	@$(PY) -m bench all --rounds $(ROUNDS) --json build/bench/full.json --docs docs/benchmarks

@@ -7,7 +7,7 @@ import sqlite3
 import stat
 
 from bench.tree import N_SMALL, N_SMALL_DIRS
-from bench.workloads.base import Context, Workload, command, expect
+from bench.workloads.base import WRITTEN_BACK, Context, Workload, command, expect
 from bench.workloads.reading import check_small, read_small, small_files
 
 N_APPENDED = 500
@@ -148,6 +148,7 @@ WORKLOADS = (
         does="appends one byte to 500 small files of the lowers",
         run=append,
         verify=check_append,
+        unsteady=WRITTEN_BACK,
         changes=("small",),
         quick=True,
     ),
@@ -160,7 +161,6 @@ WORKLOADS = (
         in_requests=True,
         changes=("small",),
         needs=("chmod",),
-        quick=True,
     ),
     Workload(
         name="chown",
@@ -203,6 +203,7 @@ WORKLOADS = (
         prepare=make_new,
         run=transactions,
         verify=check_transactions,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_transactions_upper,
         quick=True,
     ),

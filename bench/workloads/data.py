@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.digest import file_digest
 from bench.tree import BIG_MIB, big_block
-from bench.workloads.base import Context, Workload, command, expect, wanted
+from bench.workloads.base import WRITTEN_BACK, Context, Workload, command, expect, wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +148,7 @@ WORKLOADS = (
         does="writes a file of 256 MiB, a MiB at a time",
         run=write_big,
         verify=check_big,
-        quick=True,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_big_upper,
         limits={"cached": 280, "passthrough": 6},
         in_requests=True,
@@ -159,6 +159,7 @@ WORKLOADS = (
         before_mount=make_random_file,
         run=write_random,
         verify=check_random,
+        unsteady=WRITTEN_BACK,
         quick=True,
         verify_upper=check_random_upper,
         limits={"cached": 3_200, "passthrough": 3},
@@ -178,14 +179,13 @@ WORKLOADS = (
         run=read_random,
         reads_only=True,
         verify=check_pages,
-        quick=True,
     ),
     Workload(
         name="append-big",
         does="appends one byte to a file of 256 MiB in a lower",
         run=append_big,
         verify=check_appended,
-        quick=True,
+        unsteady=WRITTEN_BACK,
         changes=("big",),
     ),
     Workload(
@@ -204,6 +204,7 @@ WORKLOADS = (
         prepare=make_new,
         run=lambda context: fio(context, "write", "128k"),
         verify=check_fio,
+        unsteady=WRITTEN_BACK,
         needs=("fio",),
     ),
     Workload(
@@ -212,6 +213,7 @@ WORKLOADS = (
         prepare=make_new,
         run=lambda context: fio(context, "randwrite", "4k"),
         verify=check_fio,
+        unsteady=WRITTEN_BACK,
         needs=("fio",),
     ),
 )

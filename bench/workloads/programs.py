@@ -11,7 +11,16 @@ from pathlib import Path
 from bench.digest import tree_digest
 from bench.tree import GIT_ENV, N_REPOSITORY, PYTHON
 from bench.workloads import floors
-from bench.workloads.base import ENV, TIMEOUT, Context, Workload, command, expect, times
+from bench.workloads.base import (
+    ENV,
+    TIMEOUT,
+    WRITTEN_BACK,
+    Context,
+    Workload,
+    command,
+    expect,
+    times,
+)
 
 # Without its virtual environment: the library of the interpreter itself is what is on the mount.
 PROGRAM = str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
@@ -166,6 +175,7 @@ WORKLOADS = (
         does=f"clones a repository of {N_REPOSITORY:,} files with git, asks for its status twice",
         run=clone,
         verify=check_clone,
+        unsteady=WRITTEN_BACK,
         limits={"cached": 18_200, "passthrough": 18_600},
         floor=floors.capabilities(18_200, 18_600, N_REPOSITORY),
         needs=("git",),
@@ -178,6 +188,7 @@ WORKLOADS = (
         prepare=build_package,
         run=install_package,
         verify=check_installed,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_installed_upper,
         needs=("dpkg", "dpkg-deb"),
         quick=True,
