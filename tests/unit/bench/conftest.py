@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure import Sample
+from bench.plots import draw_all
 from bench.record import Record, ScaleFacts, SystemFacts, WorkloadFacts
 from bench.requests import Counts
 from bench.rounds import Failure, Results
@@ -65,6 +66,12 @@ def make_record() -> Record:
             Point("mounts", "auto", 10, *(dict.fromkeys(names, n) for n in (2.0, 1.0, 3.0))),
         ],
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fonts(tmp_path_factory):
+    """Have matplotlib open its fonts, which it keeps open, before a test looks at open files."""
+    draw_all(make_record(), tmp_path_factory.mktemp("fonts"))
 
 
 @pytest.fixture

@@ -6,17 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.plots import draw_all
 from bench.report import page, write_report
-from tests.unit.bench.conftest import make_record
 
 PLOTS = {"means.svg", "ratios-reading.svg", "ratios-writing.svg", "layers.svg", "mounts.svg"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fonts(tmp_path_factory):
-    """Have matplotlib open its fonts, which it keeps open, before the tests look at open files."""
-    draw_all(make_record(), tmp_path_factory.mktemp("fonts"))
 
 
 def test_every_plot_is_made_and_shown(tmp_path, record):
