@@ -65,8 +65,6 @@ def libraries_in(printed: str) -> list[str]:
 def _sample(system: System, lowers: Sequence[Path], base: Path, _number: int) -> dict[str, float]:
     clear(base)
     layers = Layers.fresh(base, lowers)
-    if not system.is_union:
-        shutil.copytree(lowers[-1], layers.mnt, dirs_exist_ok=True)
     start = time.perf_counter()
     system.start(layers)
     try:
