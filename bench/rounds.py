@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bench.workloads import Workload
 
 
+MAX_FAILED = 2  # a mount that hangs takes minutes each time
 MAX_SAID = 300  # characters of a failure
 
 
@@ -124,7 +126,7 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
 
     Before that each system must show the tree as it is, to the last byte, which brings it into the
     page cache; one that does not is not measured. Then comes a round to warm up, whose times do not
-    count, of the systems that are measured more than once. What fails once is not tried again.
+    count, of the systems that are measured more than once. What fails twice is not tried again.
 
     Args:
         systems: In the order in which they are measured in a round.
@@ -143,22 +145,21 @@ def run_rounds(  # noqa: PLR0913 - two lists, two places, how, and whom to tell
             progress(f"is the tree right on {system.name}?")
             if _try(results, system, EVERYTHING, tree, directory, How()):
                 right.append(system)
-        failed: set[tuple[str, str]] = set()
+        failed: Counter[tuple[str, str]] = Counter()
         for number in range(max(rounds.values()) + 1):  # the first to warm up
             # What comes first in a round pays for what comes last in the one before.
             turn = right if number % 2 == 0 else right[::-1]
             for workload, system in _pairs(workloads, turn, rounds, number):
                 key = (workload.name, system.name)
-                if key in failed:
-                    continue
                 step = f"round {number}" if number else "warming up"
                 progress(f"{step}: {workload.name} on {system.name}")
-                sample = _try(results, system, workload, tree, directory, how)
-                if sample is None:
-                    failed.add(key)
-                if number or sample is None:
+                sample = None
+                if failed[key] < MAX_FAILED:
+                    sample = _try(results, system, workload, tree, directory, how)
+                    failed[key] += sample is None
+                if number:
                     results.add(*key, sample)
-                else:
+                elif sample is not None:
                     results.note_counts(*key, sample)
     return results
 
