@@ -7,7 +7,7 @@ SECONDS ?= 60
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-requests clean
+.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-full bench-requests bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,11 +49,17 @@ fuzz: setup-tests ## compare random operations with the kernel's overlayfs: make
 stress: setup-tests ## let processes share a mount, and compare it with what each did: make stress SECONDS=600
 	@$(PY) -m tests.stress --seconds $(SECONDS)
 
-bench: setup-tests ## as root, measure times and requests beside overlayfs and fuse-overlayfs
-	@$(PY) -m bench run --rounds $(ROUNDS)
+bench: setup-tests ## as root, compare with overlayfs and fuse-overlayfs in some minutes; report in build/bench
+	@$(PY) -m bench all --quick --rounds 2 --json build/bench/quick.json --docs build/bench
+
+bench-full: setup-tests ## as root, compare every system, on everything; report in docs/benchmarks
+	@$(PY) -m bench all --rounds $(ROUNDS) --json build/bench/full.json --docs docs/benchmarks
 
 bench-requests: setup-tests ## as root, count the FUSE requests of each workload, and check them
 	@$(PY) -m bench requests
+
+bench-baseline: setup-tests ## as root, count requests, and fail where they are more than they were
+	@$(PY) -m bench baseline
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

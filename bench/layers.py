@@ -6,64 +6,23 @@ import contextlib
 import gc
 import os
 import shutil
-import statistics
 import time
-from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError, WrongResult
-from bench.systems import Layers, clear
+from bench.daemons import clear
+from bench.errors import WrongResult
+from bench.scaling import Scale
+from bench.systems import Layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.systems import System
 
 FORMAT = 1  # kept layers of another format are made anew
-NUMBERS = (1, 5, 20, 64, 128, 400)
 N_DIRS = 20  # each in every layer
 N_NAMES = 20  # in each directory that are there, spread over all layers, and as many that are not
-
-
-@dataclass(frozen=True)
-class LayerSample:
-    """One mount with some number of layers."""
-
-    mount_ms: float
-    directory_us: float  # the first lookup in a directory, which is in every layer
-    name_us: float  # a further one in it, of a name that nobody has asked for
-    warm_us: float  # of a name that has been asked for
-
-
-def measure_layers(
-    systems: Sequence[System],
-    numbers: Sequence[int],
-    directory: Path,
-    rounds: int,
-    progress: Callable[[str], None],
-) -> dict[tuple[str, int], LayerSample | str]:
-    """Return the medians of each system with each number of layers, or why there are none."""
-    samples: dict[tuple[str, int], list[LayerSample]] = {}
-    failed: dict[tuple[str, int], str] = {}
-    for number in numbers:
-        lowers = make_layers(directory, number)
-        for _ in range(rounds):
-            for system in systems:
-                progress(f"{number} layers on {system.name}")
-                try:
-                    sample = _sample(system, lowers, directory)
-                except (BenchError, OSError) as error:
-                    failed[system.name, number] = f"{system.name}, {number} layers: {error}"
-                else:
-                    samples.setdefault((system.name, number), []).append(sample)
-    medians: dict[tuple[str, int], LayerSample | str] = {
-        key: LayerSample(
-            *(statistics.median(figures) for figures in zip(*map(astuple, found), strict=True))
-        )
-        for key, found in samples.items()
-    }
-    return medians | failed
 
 
 def make_layers(directory: Path, number: int) -> list[Path]:
@@ -87,8 +46,7 @@ def make_layers(directory: Path, number: int) -> list[Path]:
     return [base / f"{layer}" for layer in range(number)]
 
 
-def _sample(system: System, lowers: Sequence[Path], directory: Path) -> LayerSample:
-    base = directory / "runs" / f"{system.name}-layers"
+def _sample(system: System, lowers: Sequence[Path], base: Path, _number: int) -> dict[str, float]:
     clear(base)
     layers = Layers.fresh(base, lowers)
     gc.collect()
@@ -107,7 +65,12 @@ def _sample(system: System, lowers: Sequence[Path], directory: Path) -> LayerSam
         system.stop(layers)
         with contextlib.suppress(OSError):  # what could not be unmounted is in the way
             shutil.rmtree(base)
-    return LayerSample(mount * 1e3, first * 1e6, others * 1e6, warm * 1e6)
+    return {
+        "mount_ms": mount * 1e3,
+        "first_us": first * 1e6,
+        "further_us": others * 1e6,
+        "known_us": warm * 1e6,
+    }
 
 
 def _look_up(mnt: Path, names: Sequence[str]) -> float:
@@ -126,3 +89,21 @@ def _look_up(mnt: Path, names: Sequence[str]) -> float:
     if found != wanted:
         raise WrongResult(f"{found} names found, not {wanted}")
     return seconds / len(paths)
+
+
+LAYERS = Scale(
+    name="layers",
+    does="mounts an image of many layers and looks names up in it",
+    numbers=(1, 5, 20, 64, 128, 400),
+    quick=(1, 20, 128),
+    rounds=3,
+    quick_rounds=1,
+    prepare=make_layers,
+    sample=_sample,
+    figures={
+        "mount_ms": "to mount, ms",
+        "first_us": "first lookup in a directory that is in every layer, us",
+        "further_us": "lookup of a further name in it, us",
+        "known_us": "lookup of a known name, us",
+    },
+)

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.daemons import clear
 from bench.errors import BenchError
 from bench.requests import Counts, counting
-from bench.systems import BARE, Layers, Mounted, System, clear
+from bench.systems import Layers, Mounted, System
 from bench.workloads import Context, Workload
 
 if TYPE_CHECKING:
@@ -34,21 +35,30 @@ class Sample:
     seconds: float
     cpu_seconds: float  # of the daemon
     pss_kib: int  # of the daemon, afterwards
-    counts: Counts = field(default_factory=Counts)  # empty unless asked for
+    counts: Counts | None = None  # where they were asked for, and there is a daemon
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run is measured."""
+
+    count: bool = False  # the requests too
+    drop_caches: bool = False  # on a fresh mount the data of the layers comes from the disk
 
 
 def once(
-    system: System, workload: Workload, tree: Tree, directory: Path, *, count: bool = False
+    system: System, workload: Workload, tree: Tree, directory: Path, how: How = How()
 ) -> Sample:
     """Run `workload` once and check what it did.
 
     Raises:
         BenchError: it failed, hung, or its result is wrong.
     """
+    own = 1 if how.drop_caches and not workload.warm else 0
     for _ in range(ATTEMPTS):
         drops = _cache_drops()
-        sample = _cleanly(system, workload, tree, directory, count=count)
-        if _cache_drops() == drops:
+        sample = _cleanly(system, workload, tree, directory, how)
+        if _cache_drops() == [before + own for before in drops]:
             return sample
         time.sleep(1)
     raise BenchError(
@@ -56,21 +66,19 @@ def once(
     )
 
 
-def _cache_drops() -> list[str]:
+def _cache_drops() -> list[int]:
     """Return how often /proc/sys/vm/drop_caches has been written to since the machine is up."""
     vmstat = Path("/proc/vmstat").read_text().splitlines()
-    return [line for line in vmstat if line.startswith("drop_")]
+    return [int(line.split()[1]) for line in vmstat if line.startswith("drop_")]
 
 
-def _cleanly(
-    system: System, workload: Workload, tree: Tree, directory: Path, *, count: bool
-) -> Sample:
+def _cleanly(system: System, workload: Workload, tree: Tree, directory: Path, how: How) -> Sample:
     base = directory / "runs" / system.name
     clear(base)
-    layers = Layers.fresh(base, tree.lowers)
+    layers = Layers.fresh(base, lowers_for(system, tree))
     (base / "scratch").mkdir()
     try:
-        return _once(system, workload, _context(system, layers, tree), layers, count=count)
+        return _once(system, workload, _context(system, workload, layers, tree), layers, how)
     except (OSError, subprocess.SubprocessError) as error:
         raise BenchError(f"{workload.name} fails on {system.name}: {error}") from error
     except BenchError as error:
@@ -82,25 +90,33 @@ def _cleanly(
         os.sync()
 
 
-def _context(system: System, layers: Layers, tree: Tree) -> Context:
-    upper = layers.mnt if system is BARE else layers.upper
+def lowers_for(system: System, tree: Tree) -> tuple[Path, ...]:
+    """Return the layers of the tree in a form that `system` understands."""
+    return tree.lowers if system.whiteouts else tree.plain_lowers
+
+
+def _context(system: System, workload: Workload, layers: Layers, tree: Tree) -> Context:
+    if not system.is_union and workload.reads_only:
+        return Context(tree.merged, layers.upper, layers.mnt.parent / "scratch", tree)
+    upper = layers.upper if system.is_union else layers.mnt
     return Context(layers.mnt, upper, layers.mnt.parent / "scratch", tree)
 
 
-def _once(
-    system: System, workload: Workload, context: Context, layers: Layers, *, count: bool
-) -> Sample:
-    if system is BARE:
+def _once(system: System, workload: Workload, context: Context, layers: Layers, how: How) -> Sample:
+    if not system.is_union and not workload.reads_only:
         _fill(context, workload)
     workload.before_mount(context)
     os.sync()
+    if how.drop_caches and not workload.warm:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
     with system.mounted(layers) as mount, _watched(mount):
-        _prime(layers.mnt)
+        if system.is_union:
+            _prime(layers.mnt)
         workload.prepare(context)
         for _ in range(workload.warm):
-            workload.verify(context, workload.run(context))
+            workload.run(context)
         os.sync()
-        sample, result = _measure(workload, context, mount, count=count)
+        sample, result = _measure(workload, context, mount, count=how.count)
         workload.verify(context, result)
     workload.verify_upper(context, result)
     return sample
@@ -112,7 +128,8 @@ def _measure(
     gc.collect()
     gc.disable()
     try:
-        with counting(mount.connection if count else None) as counts:
+        counted = mount.connection if count else None
+        with counting(counted) as counts:
             cpu = mount.cpu_seconds()
             start = time.perf_counter()
             result = workload.run(context)
@@ -120,7 +137,8 @@ def _measure(
             cpu = mount.cpu_seconds() - cpu
     finally:
         gc.enable()
-    return Sample(seconds, cpu, mount.pss_kib(), counts), result
+    sample = Sample(seconds, cpu, mount.pss_kib(), None if counted is None else counts)
+    return sample, result
 
 
 def _prime(mnt: Path) -> None:

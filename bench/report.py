@@ -1,204 +1,224 @@
-"""Show figures on the terminal."""
+"""Write a record as a page of Markdown with its plots."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from bench.requests import NOT_WAITED_FOR, Counts
-from bench.start import StartTimes
-from bench.systems import PEER
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-    from bench.layers import LayerSample
-    from bench.rounds import Results
-    from bench.tree import Tree
-    from bench.workloads import Workload
+    from bench.record import Record
 
-# In a pipe or a file there is no width to keep to.
-out = Console(width=None if sys.stdout.isatty() else 150)
-err = Console(stderr=True)
+GROUPS = {
+    "reading": "Reading",
+    "writing": "Making and removing files",
+    "changing": "Changing what is there",
+    "programs": "Programs",
+    "data": "Much data in one file",
+}
+HEADINGS = {
+    "start": "To the first output of a container",
+    "layers": "Many layers",
+    "files": "Many files",
+    "mounts": "Many mounts",
+}
 
 
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show how far it is; call what is yielded when the next step begins."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+def write_report(record: Record, directory: Path) -> None:
+    """Write README.md and the plots into `directory`.
+
+    Raises:
+        BenchError: matplotlib is not there.
+    """
+    try:
+        from bench.plots import draw_all
+    except ImportError as error:
+        raise BenchError("plots need matplotlib: pip install 'unionfuse[bench]'") from error
+    directory.mkdir(parents=True, exist_ok=True)
+    plots = draw_all(record, directory)
+    (directory / "README.md").write_text(page(record, plots))
+
+
+def page(record: Record, plots: Sequence[str]) -> str:
+    """Return the page; `plots` are the names of the files beside it."""
+    parts = [_head(record)]
+    if record.results.samples:
+        parts += [
+            _means(record, plots),
+            *_groups(record, plots),
+            _requests(record),
+            _daemons(record),
+        ]
+    parts += [_scale(record, scale, plots) for scale in record.scales if record.at(scale)]
+    parts += [_failures(record)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, all columns but the first to the right."""
+    lines = [list(header), ["---", *["---:"] * (len(header) - 1)], *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Return a figure in three digits, without an exponent."""
+    hundred = 100
+    return f"{value:,.0f}" if abs(value) >= hundred else f"{value:.3g}"
+
+
+def _plot(name: str, plots: Sequence[str], says: str) -> str:
+    return f"![{says}]({name})" if name in plots else ""
+
+
+def _head(record: Record) -> str:
+    facts = record.machine
+    processors = f"{facts['processors']} x {facts['processor']}"
+    memory = f"{int(facts['memory_mib']) / 1024:.0f} GiB of memory"
+    cold = (
+        "a fresh mount with a cold page cache"
+        if record.drop_caches
+        else "a fresh mount; the page cache of the layers is warm"
     )
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        begun = False
-
-        def begin(what: str) -> None:
-            nonlocal begun
-            bar.update(task, description=what, advance=1 if begun else 0)
-            begun = True
-
-        yield begin
-
-
-def show_requests(
-    workloads: Sequence[Workload],
-    systems: Sequence[str],
-    counts: Mapping[tuple[str, str], Counts | str],
-    tree: Tree,
-) -> int:
-    """Print the number of requests waited for; return how many are over their limit or failed."""
-    table = Table(
-        title="requests that somebody waits for / how many are allowed",
-        caption="[dim](n)[/]: wanted, but the kernel asks more whatever the daemon does",
+    systems = table(
+        ["system", "version", "what it is", "rounds"],
+        [
+            [name, facts.version, facts.summary, str(facts.rounds or "")]
+            for name, facts in record.systems.items()
+        ],
     )
-    table.add_column("workload")
-    for system in systems:
-        table.add_column(system, justify="right")
-    bad = 0
-    failures = []
-    for workload in workloads:
-        row = []
-        for system in systems:
-            got = counts[workload.name, system]
-            if isinstance(got, str):
-                failures.append(got)
-                row.append("[red]failed")
-                bad += 1
-                continue
-            allowed = workload.allowed(system, tree)
-            over = allowed is not None and got.waited_for > allowed
-            bad += over
-            shown = f"{got.waited_for:,}"
-            if allowed is not None:
-                limit = workload.limits[system]
-                shown += f" [dim]/ {allowed:,}{'' if limit == allowed else f' ({limit:,})'}[/]"
-            row.append(f"[red]{shown} OVER[/]" if over else shown)
-        table.add_row(workload.name, *row)
-    out.print(table)
-    _show_failures(failures)
-    return bad
+    # all but the last column are text, not figures
+    systems = systems.replace("---:", "---", 2)
+    return f"""# Benchmarks
+
+Made by `python -m bench report`; do not edit. What is measured and how:
+[bench](../../bench/README.md); why the figures are what they are:
+[what it costs](../explanation/performance.md).
+
+Measured {record.time[:10]}: {processors}, {memory}, Linux {facts["kernel"]},
+{facts["filesystem"]}, Python {facts["python"]}. Times are medians of interleaved rounds.
+The result of each run was checked. "Cold" is {cold}.
+
+{systems}"""
 
 
-def show_opcodes(counts: Mapping[tuple[str, str], Counts | str]) -> None:
-    """Print every count by opcode, those that nobody waits for in brackets."""
-    for (workload, system), got in counts.items():
-        if isinstance(got, Counts):
-            shown = ", ".join(
-                f"({opcode} {n:,})" if opcode in NOT_WAITED_FOR else f"{opcode} {n:,}"
-                for opcode, n in got.most_common()
-            )
-            out.print(f"[bold]{workload}[/] on [bold]{system}[/]: {shown or 'none'}")
+def _means(record: Record, plots: Sequence[str]) -> str:
+    others = [system for system in record.systems if system != record.reference]
+    rows = []
+    for group, workloads in {**record.groups(), "all": list(record.workloads)}.items():
+        row = [GROUPS.get(group, group)]
+        for system in others:
+            mean = record.results.mean_ratio(workloads, system, record.reference)
+            row.append(f"{mean[0]:.2f} of {mean[1]}" if mean else "")
+        rows.append(row)
+    return f"""## In short
+
+Time / time of {record.reference} in the same round: the geometric mean, and of how many workloads.
+
+{_plot("means.svg", plots, "geometric means by kind of work")}
+
+{table(["workloads", *others], rows)}"""
 
 
-def show_times(
-    results: Results, workloads: Sequence[str], systems: Sequence[str], reference: str
-) -> None:
-    """Print the time of each workload in relation to `reference`, and the geometric means."""
-    out.print(_ratios(results, workloads, systems, reference))
-    out.print(_daemons(results, workloads, systems))
-    _show_failures(results.failures)
+def _groups(record: Record, plots: Sequence[str]) -> list[str]:
+    return [
+        f"""## {GROUPS.get(group, group)}
 
+{_plot(f"ratios-{group}.svg", plots, f"ratios, {group}")}
 
-def _ratios(
-    results: Results, workloads: Sequence[str], systems: Sequence[str], reference: str
-) -> Table:
-    table = Table(title=f"time / time of {reference} in the same round: median (least-most)")
-    table.add_column("workload")
-    for system in systems:
-        table.add_column(system, justify="right")
-    for workload in workloads:
-        row = []
-        for system in systems:
-            seconds = results.seconds(workload, system)
-            ratio = results.ratio(workload, system, reference)
-            if (workload, system) not in results.samples:
-                row.append("")
-            elif seconds is None:
-                row.append("[red]failed")
-            elif ratio is None or system == reference:
-                row.append(f"{seconds * 1000:,.1f} ms")
-            else:
-                spread = f"({ratio.least:.2f}-{ratio.most:.2f})"
-                row.append(f"{ratio.median:.2f} [dim]{spread}[/]")
-        table.add_row(workload, *row)
-    table.add_section()
-    for against in dict.fromkeys((reference, PEER.name)):
-        if against in systems:
-            means = [results.mean_ratio(workloads, system, against) for system in systems]
-            shown = [
-                "" if mean is None else f"{mean[0]:.2f} [dim]of {mean[1]}[/]" for mean in means
-            ]
-            table.add_row(f"mean / {against}", *shown)
-    return table
+{_times(record, workloads)}
 
-
-def _daemons(results: Results, workloads: Sequence[str], systems: Sequence[str]) -> Table:
-    served = [
-        system
-        for system in systems
-        if any(results.pss_kib(workload, system) for workload in workloads)
+{chr(10).join(f"- `{name}`: {record.workloads[name].does}." for name in workloads)}"""
+        for group, workloads in record.groups().items()
     ]
-    table = Table(title="daemon: CPU ms (median), PSS MiB afterwards (most)")
-    table.add_column("workload")
-    for system in served:
-        table.add_column(system, justify="right")
+
+
+def _times(record: Record, workloads: Sequence[str]) -> str:
+    results, reference = record.results, record.reference
+    others = [system for system in record.systems if system != reference]
+    rows = []
     for workload in workloads:
-        row = []
-        for system in served:
-            cpu = results.cpu_seconds(workload, system)
-            pss = results.pss_kib(workload, system)
-            row.append("" if cpu is None or not pss else f"{cpu * 1000:,.0f}, {pss / 1024:.0f}")
-        table.add_row(workload, *row)
-    return table
-
-
-def show_layers(
-    found: Mapping[tuple[str, int], LayerSample | str],
-    systems: Sequence[str],
-    numbers: Sequence[int],
-) -> None:
-    """Print what mounting and a lookup cost, one row a number of layers."""
-    table = Table(
-        title="mount ms | lookup us: first in a directory, of a further name, of a known name"
-    )
-    table.add_column("layers", justify="right")
-    for system in systems:
-        table.add_column(system, justify="right")
-    for number in numbers:
-        row = []
-        for system in systems:
-            sample = found[system, number]
-            if isinstance(sample, str):
-                row.append("[red]failed")
+        seconds = results.seconds(workload, reference)
+        row = [workload, number(seconds * 1e3) if seconds is not None else ""]
+        for system in others:
+            ratio = results.ratio(workload, system, reference)
+            if ratio:
+                row.append(f"{ratio.median:.2f} ({ratio.least:.2f}-{ratio.most:.2f})")
             else:
-                shown = f"{sample.directory_us:,.0f} {sample.name_us:,.0f} {sample.warm_us:.1f}"
-                row.append(f"{sample.mount_ms:,.0f} [dim]|[/] {shown}")
-        table.add_row(str(number), *row)
-    out.print(table)
-    _show_failures(found.values())
+                row.append("failed" if (workload, system) in results.samples else "")
+        rows.append(row)
+    return table(["workload", f"{reference}, ms", *others], rows)
 
 
-def show_start(found: Mapping[str, StartTimes | str]) -> None:
-    """Print the times to the first answer."""
-    table = Table(title="exec of the mount command to the first answer, ms")
-    for column in ("system", "median", "least", "most"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for system, times in found.items():
-        if isinstance(times, StartTimes):
-            table.add_row(system, f"{times.median:.0f}", f"{times.least:.0f}", f"{times.most:.0f}")
-    out.print(table)
-    _show_failures(found.values())
+def _requests(record: Record) -> str:
+    counts = record.results.counts
+    systems = [name for name in record.systems if any(name == system for _, system in counts)]
+    if not systems:
+        return ""
+    rows = []
+    for workload in record.workloads:
+        row = [workload]
+        for system in systems:
+            found = counts.get((workload, system))
+            row.append("" if found is None else f"{found.waited_for:,}")
+        rows.append(row)
+    return f"""## Requests
+
+That a program waits for, the least of the rounds. They do not depend on how busy the machine is.
+
+{table(["workload", *systems], rows)}"""
 
 
-def _show_failures(results: Iterable[object]) -> None:
-    for failure in results:
-        if isinstance(failure, str):
-            out.print(f"[red]{failure}[/]", highlight=False)
+def _daemons(record: Record) -> str:
+    results = record.results
+    systems = [
+        system
+        for system in record.systems
+        if any(results.pss_kib(workload, system) for workload in record.workloads)
+    ]
+    if not systems:
+        return ""
+    rows = []
+    for workload in record.workloads:
+        row = [workload]
+        for system in systems:
+            cpu, pss = results.cpu_seconds(workload, system), results.pss_kib(workload, system)
+            row.append("" if cpu is None or pss is None else f"{cpu * 1e3:,.0f}, {pss / 1024:.0f}")
+        rows.append(row)
+    return f"""## The daemons
+
+CPU in ms, median, and memory afterwards (PSS) in MiB, most.
+
+{table(["workload", *systems], rows)}"""
+
+
+def _scale(record: Record, scale: str, plots: Sequence[str]) -> str:
+    facts = record.scales[scale]
+    systems = [
+        system
+        for system in record.systems
+        if any((point.scale, point.system) == (scale, system) for point in record.points)
+    ]
+    parts = [
+        f"## {HEADINGS.get(scale, scale)}",
+        f"What a user does who does that: {facts.does}.",
+        _plot(f"{scale}.svg", plots, f"figures by the number of {scale}"),
+    ]
+    for name, says in facts.figures.items():
+        rows = []
+        for at in record.at(scale):
+            points = [record.point(scale, system, at) for system in systems]
+            rows.append(
+                [f"{at:,}", *(number(point.figures[name]) if point else "" for point in points)]
+            )
+        parts.append(f"{says}:\n\n{table([scale, *systems], rows)}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _failures(record: Record) -> str:
+    if not record.results.failures:
+        return ""
+    lines = "\n".join(f"- {one.system}: `{one.what}`" for one in record.results.failures)
+    return f"## What could not be measured\n\n{lines}"

@@ -34,9 +34,14 @@ class Counts(Counter[str]):
     """How often each opcode was sent."""
 
     @property
+    def asked(self) -> dict[str, int]:
+        """The requests that somebody waited for."""
+        return {opcode: n for opcode, n in self.items() if opcode not in NOT_WAITED_FOR}
+
+    @property
     def waited_for(self) -> int:
         """The number of requests that somebody waited for."""
-        return sum(n for opcode, n in self.items() if opcode not in NOT_WAITED_FOR)
+        return sum(self.asked.values())
 
 
 @contextlib.contextmanager

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.daemons import TIMEOUT, daemon_pids, unmount
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TIMEOUT = 60.0  # seconds; mounting takes well under one
 CPU_CLOCK_SCHED = 2  # of the clock ids that clock_getcpuclockid(3) makes
 
 
@@ -86,6 +88,29 @@ class System:
 
     name: str
     summary: str
+    # It is no union in which lower files can be changed: only what reads is run on it.
+    reads_only: bool = False
+    # It knows the whiteouts of overlayfs. One that does not gets the same layers without them.
+    whiteouts: bool = True
+
+    @property
+    def is_union(self) -> bool:
+        """Whether it shows layers; what does not is filled by hand."""
+        return False
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is made of this repository: what fails on it is our error."""
+        return False
+
+    @property
+    def has_daemon(self) -> bool:
+        """Whether the kernel sends requests to a process."""
+        return False
+
+    def version(self) -> str:
+        """Return the version of what is measured."""
+        return f"Linux {platform.release()}"
 
     def missing(self) -> str | None:
         """Return how to install what is not there, or None."""
@@ -105,10 +130,22 @@ class System:
             BenchError: It can not be unmounted; it has been detached then.
         """
 
+    def look(self, mnt: Path) -> Mounted:
+        """Return what serves the mount that stands at `mnt`.
+
+        Raises:
+            BenchError: There is no such process, or more than one.
+        """
+        return Mounted(mnt)
+
     @contextlib.contextmanager
     def mounted(self, layers: Layers) -> Iterator[Mounted]:
         """Mount `layers` for the time of the block."""
-        yield Mounted(layers.mnt)
+        self.start(layers)
+        try:
+            yield self.look(layers.mnt)
+        finally:
+            self.stop(layers)
 
 
 @dataclass(frozen=True)
@@ -119,6 +156,10 @@ class _Mount(System):
     install: str = ""
     options: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_union(self) -> bool:
+        return True
 
     def missing(self) -> str | None:
         return None if shutil.which(self.program) else self.install
@@ -145,19 +186,8 @@ class _Mount(System):
         if done.returncode:
             raise BenchError(f"{self.name} does not mount: {said or done.returncode}")
 
-    @contextlib.contextmanager
-    def mounted(self, layers: Layers) -> Iterator[Mounted]:
-        self.start(layers)
-        try:
-            yield self._look(layers.mnt)
-        finally:
-            self.stop(layers)
-
     def stop(self, layers: Layers) -> None:
         unmount(layers.mnt, daemon_pids(layers.mnt))
-
-    def _look(self, mnt: Path) -> Mounted:
-        return Mounted(mnt)
 
 
 class Overlayfs(_Mount):
@@ -173,12 +203,28 @@ class Overlayfs(_Mount):
 class _Fuse(_Mount):
     """A union with a daemon."""
 
+    @property
+    def has_daemon(self) -> bool:
+        return True
+
+    def version(self) -> str:
+        done = subprocess.run(
+            [self.program, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        # Their libraries say their versions too.
+        own = re.search(r"(?:fs|-fuse):? version:? (\d\S*)", done.stdout + done.stderr)
+        return own[1] if own else "unknown"
+
     def missing(self) -> str | None:
         if not os.path.exists("/dev/fuse"):
             return "/dev/fuse is not there: modprobe fuse"
         return super().missing()
 
-    def _look(self, mnt: Path) -> Mounted:
+    def look(self, mnt: Path) -> Mounted:
         # What mounted may still be ending beside what serves.
         deadline = time.monotonic() + 5
         while len(pids := daemon_pids(mnt)) != 1 and time.monotonic() < deadline:
@@ -195,8 +241,31 @@ class FuseOverlayfs(_Fuse):
         return [self.program, "-o", overlay_options(layers), str(layers.mnt)]
 
 
+class UnionfsFuse(_Fuse):
+    """unionfs-fuse."""
+
+    def command(self, layers: Layers) -> list[str]:
+        options = ",".join(("cow,hide_meta_files,allow_other,use_ino", *self.options))
+        return [self.program, "-o", options, branches(layers), str(layers.mnt)]
+
+
+class Mergerfs(_Fuse):
+    """mergerfs: the first branch that has a name shows it; it copies nothing up."""
+
+    def command(self, layers: Layers) -> list[str]:
+        options = ",".join(("category.create=ff,allow_other", *self.options))
+        return [self.program, "-o", options, branches(layers), str(layers.mnt)]
+
+
 class Unionfuse(_Fuse):
     """The unionfuse of this repository."""
+
+    @property
+    def ours(self) -> bool:
+        return True
+
+    def version(self) -> str:
+        return metadata.version("unionfuse")
 
     def command(self, layers: Layers) -> list[str]:
         lowers = ":".join(str(lower).replace(":", r"\:") for lower in layers.lowers)
@@ -217,6 +286,12 @@ def overlay_options(layers: Layers) -> str:
     return f"lowerdir={lowers},upperdir={layers.upper},workdir={layers.work}"
 
 
+def branches(layers: Layers) -> str:
+    """Return the branches as unionfs-fuse and mergerfs take them, in `layers.base`."""
+    lowers = (f"{os.path.relpath(lower, layers.base)}=RO" for lower in layers.lowers)
+    return ":".join((f"{layers.upper}=RW", *lowers))
+
+
 def _unionfuse(name: str, summary: str, *options: str) -> Unionfuse:
     return Unionfuse(
         name,
@@ -229,9 +304,10 @@ def _unionfuse(name: str, summary: str, *options: str) -> Unionfuse:
 
 def fuse_overlayfs(program: str = "fuse-overlayfs", name: str = "fuse-overlayfs") -> System:
     """Return the system of one fuse-overlayfs program."""
+    # What the figures are published with has no path of this machine in it.
     return FuseOverlayfs(
         name,
-        f"{program}, its defaults",
+        f"{Path(program).name}, its defaults",
         program=program,
         install="apt install fuse-overlayfs" if "/" not in program else f"{program} is not there",
     )
@@ -244,6 +320,21 @@ SYSTEMS: tuple[System, ...] = (
     BARE,
     OVERLAYFS,
     PEER,
+    UnionfsFuse(
+        "unionfs-fuse",
+        "unionfs-fuse -o cow, its defaults",
+        whiteouts=False,
+        program="unionfs",
+        install="apt install unionfs-fuse",
+    ),
+    Mergerfs(
+        "mergerfs",
+        "mergerfs, its defaults: no copy-up, so only what reads",
+        reads_only=True,
+        whiteouts=False,
+        program="mergerfs",
+        install="apt install mergerfs",
+    ),
     _unionfuse("auto", "unionfuse, its defaults"),
     _unionfuse("pyfuse3", "unionfuse --session pyfuse3", "--session", "pyfuse3"),
     _unionfuse(
@@ -255,57 +346,3 @@ SYSTEMS: tuple[System, ...] = (
         *("--session", "kernel", "--io", "passthrough"),
     ),
 )
-
-
-def clear(base: Path) -> None:
-    """Remove what a run that was killed has left in `base`, its mount first."""
-    mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    if os.fsencode(base / "mnt") in {line.split()[4] for line in mounts}:
-        subprocess.run(["umount", "-l", str(base / "mnt")], timeout=TIMEOUT, check=True)
-    if base.exists():
-        shutil.rmtree(base)
-
-
-def daemon_pids(mountpoint: Path) -> list[int]:
-    """Return the processes that have `mountpoint` on their command line."""
-    wanted = os.fsencode(mountpoint)
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        # A process may end between the listing and the reading.
-        with contextlib.suppress(OSError):
-            if wanted in (process / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-    return found
-
-
-def unmount(mnt: Path, pids: Sequence[int]) -> None:
-    """Unmount `mnt` and wait until its daemon is gone.
-
-    Raises:
-        BenchError: it can not be unmounted; it has been detached then.
-    """
-    said = b""
-    for _ in range(50):  # somebody's lookup in it may end a moment later
-        done = subprocess.run(
-            ["umount", str(mnt)], capture_output=True, timeout=TIMEOUT, check=False
-        )
-        if not done.returncode:
-            break
-        said = done.stderr
-        time.sleep(0.1)
-    else:
-        subprocess.run(["umount", "-l", str(mnt)], timeout=TIMEOUT, check=False)
-        raise BenchError(f"{mnt} can not be unmounted: {said.decode(errors='replace').strip()}")
-    deadline = time.monotonic() + TIMEOUT
-    while left := [pid for pid in pids if _is_running(pid)]:
-        if time.monotonic() > deadline:
-            raise BenchError(f"the daemon of {mnt} outlived its mount: pid {left}")
-        time.sleep(0.005)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return status.rpartition(b")")[2].split()[0] != b"Z"

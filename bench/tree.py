@@ -7,6 +7,9 @@
 Made once and kept: `merged` is what a union of the layers shows, `lower1` (the topmost) to `lower5`
 are the layers. A directory's files lie in one layer, a quarter of them elsewhere; some files have
 an older version below them, some names are whited out. Where a file goes depends on its path alone.
+
+A smaller one is the same on every machine: 300 made files in usr/, and a big file of 1 MiB. It is
+for what must be equal everywhere, the counts of requests.
 """
 
 from __future__ import annotations
@@ -30,11 +33,14 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 5  # a kept tree of another format is made anew
+FORMAT = 6  # a kept tree of another format is made anew
 N_LOWERS = 5
 N_USR = 6_800
 N_LINKS = 1_200
 MIN_LINKS = 2  # in a directory; else the tree would be mostly directories
+N_MADE = 300  # files in the usr of the tree that is the same everywhere
+N_MADE_DIRS = 15
+N_MADE_LINKS = 20
 N_SMALL = 5_000
 N_SMALL_DIRS = 50
 N_REPOSITORY = 2_300
@@ -71,6 +77,11 @@ class Tree:
         return tuple(self.base / f"lower{number}" for number in range(1, N_LOWERS + 1))
 
     @property
+    def plain_lowers(self) -> tuple[Path, ...]:
+        """The same layers without whiteouts, and without what these hide."""
+        return tuple(self.base / f"plain{number}" for number in range(1, N_LOWERS + 1))
+
+    @property
     def usr_tar(self) -> Path:
         """A tar of `merged/usr`."""
         return self.base / "usr.tar"
@@ -81,15 +92,21 @@ class Tree:
         return self.base / "repository.git"
 
 
-def obtain(directory: Path) -> Tree:
-    """Return the tree kept in `directory`, made now if it is not there."""
-    base = directory / f"tree-{FORMAT}-{PYTHON}"
+def obtain(directory: Path, *, made: bool = False) -> Tree:
+    """Return the tree kept in `directory`, made now if it is not there.
+
+    Args:
+        directory: Where it is kept.
+        made: The smaller one, which is the same on every machine.
+    """
+    name = "made" if made else PYTHON
+    base = directory / f"tree-{FORMAT}-{name}"
     if not base.exists():
-        for old in directory.glob(f"tree-*-{PYTHON}*"):  # of another format, or not finished
+        for old in directory.glob(f"tree-*-{name}*"):  # of another format, or not finished
             shutil.rmtree(old)
         part = directory / f"{base.name}.part"
         part.mkdir(parents=True)
-        _make(part)
+        _make(part, made=made)
         part.rename(base)
     facts = json.loads((base / "facts.json").read_text())
     return Tree(base=base, **facts)
@@ -103,17 +120,23 @@ def big_block(number: int) -> bytes:
 _BLOCK = random.Random(7).randbytes(1 << 20)
 
 
-def _make(base: Path) -> None:
+def _make(base: Path, *, made: bool) -> None:
     merged = base / "merged"
     merged.mkdir()
-    _make_usr(merged / "usr")
-    _make_links(merged / "usr")
+    if made:
+        _make_same_usr(merged / "usr")
+    else:
+        _make_usr(merged / "usr")
+        _make_links(merged / "usr")
     _make_small(merged / "small")
     with open(merged / "big", "wb") as big:
-        big.writelines(big_block(number) for number in range(BIG_MIB))
-    _spread(merged, [base / f"lower{number}" for number in range(1, N_LOWERS + 1)])
+        big.writelines(big_block(number) for number in range(1 if made else BIG_MIB))
+    lowers = [base / f"lower{number}" for number in range(1, N_LOWERS + 1)]
+    _spread(merged, lowers)
+    _make_plain(merged, lowers)
     subprocess.run(["tar", "-cf", base / "usr.tar", "-C", merged / "usr", "."], check=True)
-    _make_repository(merged / "usr", base)
+    if not made:
+        _make_repository(merged / "usr", base)
     statuses = [status for _, status in walk(merged)]
     usr = [stat.S_ISDIR(status.st_mode) for _, status in walk(merged / "usr")]
     directories = sum(stat.S_ISDIR(status.st_mode) for status in statuses)
@@ -204,6 +227,16 @@ def _relative_link(directory: str, name: str) -> str:
     return "" if os.path.isabs(target) else target
 
 
+def _make_same_usr(usr: Path) -> None:
+    """Make 300 files and 20 symlinks that are the same on every machine."""
+    for number in range(N_MADE):
+        directory = usr / f"d{number % N_MADE_DIRS:02}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"file{number:03}").write_text(f"this is file {number}\n" * number)
+    for number in range(N_MADE_LINKS):
+        (usr / f"d{number % N_MADE_DIRS:02}/link{number}").symlink_to(f"file{number:03}")
+
+
 def _make_small(small: Path) -> None:
     source = random.Random(5)
     for number in range(N_SMALL):
@@ -238,6 +271,25 @@ def _whiteout(path: str, lowers: list[Path]) -> None:
         (lower / path).parent.mkdir(parents=True, exist_ok=True)
     (lowers[-1] / path).write_text("taken away\n")
     os.mknod(lowers[0] / path, stat.S_IFCHR, os.makedev(0, 0))
+
+
+def _make_plain(merged: Path, lowers: list[Path]) -> None:
+    """Make the layers without whiteouts beside `lowers`; their data is that of `merged`."""
+    hidden = {
+        path for lower in lowers for path, status in walk(lower) if stat.S_ISCHR(status.st_mode)
+    }
+    for lower in lowers:
+        plain = lower.with_name(lower.name.replace("lower", "plain"))
+        plain.mkdir()
+        for path, status in walk(lower):
+            if stat.S_ISDIR(status.st_mode):
+                (plain / path).mkdir()
+            elif path in hidden:
+                continue
+            elif os.lstat(merged / path).st_mtime_ns == status.st_mtime_ns:
+                os.link(merged / path, plain / path, follow_symlinks=False)
+            else:  # an older version
+                shutil.copy2(lower / path, plain / path)
 
 
 def _make_repository(source: Path, base: Path) -> None:

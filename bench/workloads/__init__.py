@@ -8,12 +8,13 @@ from __future__ import annotations
 from bench.workloads import changing, data, programs, reading, writing
 from bench.workloads.base import Context, Workload
 
-__all__ = ["WORKLOADS", "Context", "Workload"]
+__all__ = ["GROUPS", "WORKLOADS", "Context", "Workload"]
 
-WORKLOADS: tuple[Workload, ...] = (
-    *reading.WORKLOADS,
-    *writing.WORKLOADS,
-    *changing.WORKLOADS,
-    *programs.WORKLOADS,
-    *data.WORKLOADS,
-)
+GROUPS: dict[str, tuple[Workload, ...]] = {
+    "reading": reading.WORKLOADS,
+    "writing": writing.WORKLOADS,
+    "changing": changing.WORKLOADS,
+    "programs": programs.WORKLOADS,
+    "data": data.WORKLOADS,
+}
+WORKLOADS: tuple[Workload, ...] = tuple(workload for group in GROUPS.values() for workload in group)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.errors import WrongResult
 from bench.workloads import floors
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from bench.tree import Tree
     from bench.workloads.floors import Floor
 
+T = TypeVar("T")
+
 TIMEOUT = 600.0  # seconds; the slowest system needs a tenth of it for the longest workload
+# With the write-back cache the kernel writes times that are old enough while others still work.
+WRITTEN_BACK = frozenset({"cached"})
 ENV = {**os.environ, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -31,9 +36,10 @@ class Context:
     tree: Tree
 
 
-def on_merged(context: Context) -> Context:
-    """Return a context to make the wanted result in: the same tree without a union."""
-    return replace(context, mnt=context.tree.merged)
+@functools.cache
+def wanted(run: Callable[[Context], T], tree: Tree) -> T:
+    """Return what `run`, which changes nothing, gives on the same tree without a union."""
+    return run(Context(tree.merged, tree.base, tree.base, tree))
 
 
 def nothing(_context: Context) -> None:
@@ -60,6 +66,10 @@ class Workload:
     verify_upper: Callable[..., None] = no_check  # after it is unmounted
     changes: tuple[str, ...] = ()  # parts of the tree that it changes
     needs: tuple[str, ...] = ()  # programs
+    reads_only: bool = False  # also for a system that copies nothing up
+    quick: bool = False  # part of the run of some minutes
+    # Systems on which the number of requests depends on the clock, or on who of two comes first.
+    unsteady: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=dict)  # requests, by name of the system
     # The requests that no daemon avoids, since the kernel asks all the same; by name of the system.
     floor: Floor = floors.nothing
@@ -72,24 +82,23 @@ class Workload:
         return None if limit is None else max(limit, self.floor(tree).get(system, 0))
 
 
-def times(  # noqa: PLR0913 - they are fields of a workload
-    name: str,
-    does: str,
-    run: Callable[[Context], object],
-    verify: Callable[..., None],
+def times(
+    workload: Workload,
     *,
     limits: dict[str, int] | None = None,
     floor: tuple[Floor, Floor] = (floors.nothing, floors.nothing),
-    needs: tuple[str, ...] = (),
+    quick_cold: bool = False,
 ) -> tuple[Workload, ...]:
-    """Return a workload for the first, the second and the third time on a mount.
+    """Return a workload for the first, the second and, with limits, the third time on a mount.
 
     The limits of requests are for the second and the third one. These are two things: on the
     first one the kernel notes that each access time it knows is old, on the second it asks for
-    them. `floor` is for the second and the third one.
+    them. `floor` is for the second and the third one. Of a quick workload the second is in the
+    quick run, with `quick_cold` the first too.
     """
-    first = Workload(
-        name=f"{name}-cold", does=f"{does}, on a fresh mount", run=run, verify=verify, needs=needs
+    name, does = workload.name, workload.does
+    first = replace(
+        workload, name=f"{name}-cold", does=f"{does}, on a fresh mount", quick=quick_cold
     )
     second = replace(
         first,
@@ -99,6 +108,7 @@ def times(  # noqa: PLR0913 - they are fields of a workload
         limits=limits or {},
         floor=floor[0],
         in_requests=limits is not None,
+        quick=workload.quick,
     )
     third = replace(
         second,
@@ -106,6 +116,7 @@ def times(  # noqa: PLR0913 - they are fields of a workload
         does=f"{does}, for the third time",
         warm=2,
         floor=floor[1],
+        quick=False,
     )
     return (first, second, third) if limits is not None else (first, second)
 

@@ -7,11 +7,12 @@ import sqlite3
 import stat
 
 from bench.tree import N_SMALL, N_SMALL_DIRS
-from bench.workloads.base import Context, Workload, command, expect
-from bench.workloads.reading import small_files
+from bench.workloads.base import WRITTEN_BACK, Context, Workload, command, expect
+from bench.workloads.reading import check_small, read_small, small_files
 
 N_APPENDED = 500
 N_CHMOD_DIRS = 50  # of 100 files each
+OTHER = 12_345  # the owner that chown gives
 N_MOVED_DIRS = 20
 N_RENAMED = 2_000
 N_DIRECTORIES = 1_000
@@ -48,6 +49,21 @@ def check_chmod(context: Context, _result: None) -> None:
         for entry in (context.mnt / directory).iterdir()
     }
     expect("modes", modes, {0o600})
+    check_small(context, read_small(context))
+
+
+def chown(context: Context) -> None:
+    command(context, "chown", "-R", f"{OTHER}:{OTHER}", *directories(N_CHMOD_DIRS))
+
+
+def check_chown(context: Context, _result: None) -> None:
+    owners = {
+        (entry.stat().st_uid, entry.stat().st_gid)
+        for directory in directories(N_CHMOD_DIRS)
+        for entry in (context.mnt / directory).iterdir()
+    }
+    expect("owners", owners, {(OTHER, OTHER)})
+    check_small(context, read_small(context))
 
 
 def move(context: Context) -> None:
@@ -132,7 +148,9 @@ WORKLOADS = (
         does="appends one byte to 500 small files of the lowers",
         run=append,
         verify=check_append,
+        unsteady=WRITTEN_BACK,
         changes=("small",),
+        quick=True,
     ),
     Workload(
         name="chmod",
@@ -145,6 +163,15 @@ WORKLOADS = (
         needs=("chmod",),
     ),
     Workload(
+        name="chown",
+        does="runs chown -R over 5,000 files of the lowers (a container with a user namespace)",
+        run=chown,
+        verify=check_chown,
+        in_requests=True,
+        changes=("small",),
+        needs=("chown",),
+    ),
+    Workload(
         name="mv-lower",
         does="moves 20 directories of the lowers, 100 files in each, each with an mv",
         prepare=make_moved,
@@ -154,6 +181,7 @@ WORKLOADS = (
         in_requests=True,
         changes=("small",),
         needs=("mv",),
+        quick=True,
     ),
     Workload(
         name="rename",
@@ -175,6 +203,8 @@ WORKLOADS = (
         prepare=make_new,
         run=transactions,
         verify=check_transactions,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_transactions_upper,
+        quick=True,
     ),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.digest import file_digest
 from bench.tree import BIG_MIB, big_block
-from bench.workloads.base import Context, Workload, expect, on_merged
+from bench.workloads.base import WRITTEN_BACK, Context, Workload, command, expect, wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,7 @@ MIB = 1 << 20
 PAGE = 4096
 N_RANDOM = 5_000
 RANDOM_MIB = 64
+FIO_MIB = 64
 
 
 def write_big(context: Context) -> None:
@@ -59,7 +60,7 @@ def read_random(context: Context) -> list[bytes]:
 
 
 def check_pages(context: Context, pages: list[bytes]) -> None:
-    expect("pages are right", pages == read_random(on_merged(context)), True)
+    expect("pages are right", pages == wanted(read_random, context.tree), True)
 
 
 def append_big(context: Context) -> None:
@@ -112,12 +113,42 @@ def check_random_upper(context: Context, _result: None) -> None:
     _check_random(context.upper / "random")
 
 
+def make_new(context: Context) -> None:
+    (context.mnt / "new").mkdir()
+
+
+def fio(context: Context, how: str, block: str) -> None:
+    """Let fio write and read a file of 64 MiB, and check each block by its checksum."""
+    command(
+        context,
+        "fio",
+        "--name=bench",
+        "--filename=new/fio",
+        f"--rw={how}",
+        f"--bs={block}",
+        f"--size={FIO_MIB}m",
+        "--ioengine=psync",
+        "--thread",
+        "--randseed=7",
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--do_verify=1",
+        "--verify_state_save=0",
+        "--end_fsync=1",
+    )
+
+
+def check_fio(context: Context, _result: None) -> None:
+    expect("size", os.stat(context.mnt / "new/fio").st_size, FIO_MIB * MIB)
+
+
 WORKLOADS = (
     Workload(
         name="write-big",
         does="writes a file of 256 MiB, a MiB at a time",
         run=write_big,
         verify=check_big,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_big_upper,
         limits={"cached": 280, "passthrough": 6},
         in_requests=True,
@@ -128,6 +159,8 @@ WORKLOADS = (
         before_mount=make_random_file,
         run=write_random,
         verify=check_random,
+        unsteady=WRITTEN_BACK,
+        quick=True,
         verify_upper=check_random_upper,
         limits={"cached": 3_200, "passthrough": 3},
         in_requests=True,
@@ -136,6 +169,7 @@ WORKLOADS = (
         name="read-big-again",
         does="reads a file of 256 MiB, a MiB at a time, for the second time",
         run=read_big,
+        reads_only=True,
         verify=check_heads,
         warm=1,
     ),
@@ -143,6 +177,7 @@ WORKLOADS = (
         name="read-random",
         does="reads 5,000 pages all over a file of 256 MiB, on a fresh mount",
         run=read_random,
+        reads_only=True,
         verify=check_pages,
     ),
     Workload(
@@ -150,14 +185,35 @@ WORKLOADS = (
         does="appends one byte to a file of 256 MiB in a lower",
         run=append_big,
         verify=check_appended,
+        unsteady=WRITTEN_BACK,
         changes=("big",),
     ),
     Workload(
         name="read-big",
         does="reads a file of 256 MiB, a MiB at a time, on a fresh mount",
         run=read_big,
+        reads_only=True,
         verify=check_heads,
+        quick=True,
         limits={"cached": 2_060, "passthrough": 2},
         in_requests=True,
+    ),
+    Workload(
+        name="fio-sequential",
+        does="lets fio write 64 MiB in blocks of 128 KiB and verify them",
+        prepare=make_new,
+        run=lambda context: fio(context, "write", "128k"),
+        verify=check_fio,
+        unsteady=WRITTEN_BACK,
+        needs=("fio",),
+    ),
+    Workload(
+        name="fio-random",
+        does="lets fio write 64 MiB in blocks of 4 KiB in random order and verify them",
+        prepare=make_new,
+        run=lambda context: fio(context, "randwrite", "4k"),
+        verify=check_fio,
+        unsteady=WRITTEN_BACK,
+        needs=("fio",),
     ),
 )

@@ -6,7 +6,8 @@ import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -20,9 +21,13 @@ from bench.workloads.base import (
     Workload,
     command,
     expect,
-    on_merged,
     times,
+    wanted,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 N_MISSING = 2_000
 
@@ -43,11 +48,16 @@ def read_small(context: Context) -> list[bytes]:
     return contents
 
 
+def digest_small(context: Context) -> str:
+    return digest_of(read_small(context))
+
+
+def digest_of(contents: list[bytes]) -> str:
+    return xxhash.xxh3_64(b"".join(contents)).hexdigest()
+
+
 def check_small(context: Context, contents: list[bytes]) -> None:
-    wanted = xxhash.xxh3_64()
-    for path in small_files(context.tree.merged):
-        wanted.update(Path(path).read_bytes())
-    expect("contents", xxhash.xxh3_64(b"".join(contents)).hexdigest(), wanted.hexdigest())
+    expect("contents", digest_of(contents), wanted(digest_small, context.tree))
 
 
 def find(context: Context) -> int:
@@ -77,7 +87,7 @@ def lstat_all(context: Context) -> tuple[int, int]:
 
 
 def check_sizes(context: Context, found: tuple[int, int]) -> None:
-    expect("names and bytes", found, lstat_all(on_merged(context)))
+    expect("names and bytes", found, wanted(lstat_all, context.tree))
 
 
 def stat_missing(context: Context) -> int:
@@ -110,7 +120,7 @@ def tar(context: Context) -> int:
 
 
 def check_tar(context: Context, length: int) -> None:
-    expect("bytes of the tar", length, tar(on_merged(context)))
+    expect("bytes of the tar", length, wanted(tar, context.tree))
 
 
 def grep(context: Context) -> bytes:
@@ -119,8 +129,8 @@ def grep(context: Context) -> bytes:
 
 
 def check_grep(context: Context, found: bytes) -> None:
-    wanted = grep(on_merged(context))
-    expect("files with a match", sorted(found.split()), sorted(wanted.split()))
+    right = wanted(grep, context.tree)
+    expect("files with a match", sorted(found.split()), sorted(right.split()))
 
 
 READ_ALL = """
@@ -152,9 +162,13 @@ def walkers(context: Context) -> list[int]:
     return totals
 
 
+def size_of_usr(context: Context) -> int:
+    statuses = [status for _, status in walk(context.mnt / "usr")]
+    return sum(status.st_size for status in statuses if stat.S_ISREG(status.st_mode))
+
+
 def check_walkers(context: Context, totals: list[int]) -> None:
-    statuses = [status for _, status in walk(context.tree.merged / "usr")]
-    size = sum(status.st_size for status in statuses if stat.S_ISREG(status.st_mode))
+    size = wanted(size_of_usr, context.tree)
     expect("bytes read", totals, [size, size])
 
 
@@ -166,56 +180,71 @@ def check_everything(context: Context, digest: str) -> None:
 EVERYTHING = Workload(
     name="everything",
     does="reads every name, mode and byte of the tree",
+    reads_only=True,
     run=lambda context: tree_digest(context.mnt),
     verify=check_everything,
 )
 
+
+def reading(
+    name: str,
+    does: str,
+    run: Callable[[Context], object],
+    verify: Callable[..., None],
+    *needs: str,
+) -> Workload:
+    """Return a workload that changes nothing."""
+    return Workload(name=name, does=does, run=run, verify=verify, needs=needs, reads_only=True)
+
+
 WORKLOADS = (
     *times(
-        "open-read",
-        "opens, reads and closes 5,000 small files",
-        read_small,
-        check_small,
+        replace(
+            reading("open-read", "opens, reads, closes 5,000 small files", read_small, check_small),
+            quick=True,
+        ),
         limits={"auto": 0, "cached": 0, "passthrough": 5_000},
+        quick_cold=True,
     ),
     *times(
-        "find",
-        "runs find over the tree",
-        find,
-        check_count,
+        replace(reading("find", "runs find over the tree", find, check_count, "find"), quick=True),
         limits={"auto": 0, "cached": 0, "passthrough": 0},
         floor=(floors.find, floors.find_again),
-        needs=("find",),
+        quick_cold=True,
     ),
     *times(
-        "lstat",
-        "lists a tree with sizes and times (ls -lR, rsync)",
-        lstat_all,
-        check_sizes,
+        reading(
+            "lstat", "lists a tree with sizes and times (ls -lR, rsync)", lstat_all, check_sizes
+        ),
         limits={"auto": 0, "cached": 0, "passthrough": 0},
         floor=(floors.lstat, floors.nothing),
     ),
     *times(
-        "missing",
-        "asks for 2,000 names that are not there (import paths, PATH, -I)",
-        stat_missing,
-        check_missing,
+        reading(
+            "missing",
+            "asks for 2,000 names that are not there (import paths, PATH, -I)",
+            stat_missing,
+            check_missing,
+        ),
         limits={"auto": 0, "cached": 0, "passthrough": 0},
     ),
     *times(
-        "tar",
-        "packs the tree with tar",
-        tar,
-        check_tar,
+        replace(reading("tar", "packs the tree with tar", tar, check_tar, "tar"), quick=True),
         limits={"auto": 0, "cached": 0, "passthrough": floors.N_REGULAR},  # one a file
         floor=(floors.tar, floors.tar_again),
-        needs=("tar",),
+        quick_cold=True,
     ),
-    *times("grep", "runs grep -r over 11,800 files", grep, check_grep, needs=("grep",)),
     *times(
-        "walkers",
-        "reads 6,800 files from two processes at once",
-        walkers,
-        check_walkers,
+        replace(
+            reading("grep", "runs grep -r over 11,800 files", grep, check_grep, "grep"), quick=True
+        )
+    ),
+    *times(
+        replace(
+            reading(
+                "walkers", "reads 6,800 files from two processes at once", walkers, check_walkers
+            ),
+            unsteady=frozenset({"auto", "pyfuse3", "cached", "passthrough"}),
+        )
     ),
 )

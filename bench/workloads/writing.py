@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.digest import tree_digest
 from bench.tree import N_USR
 from bench.workloads import floors
-from bench.workloads.base import TIMEOUT, Context, Workload, command, expect
+from bench.workloads.base import TIMEOUT, WRITTEN_BACK, Context, Workload, command, expect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,10 +91,12 @@ WORKLOADS = (
         prepare=make_new,
         run=create,
         verify=check_created,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_created_upper,
         limits={"cached": 10_010, "passthrough": 8_010},
         floor=floors.capabilities(10_010, 8_010, 2_000),
         in_requests=True,
+        quick=True,
     ),
     Workload(
         name="untar",
@@ -102,11 +104,13 @@ WORKLOADS = (
         prepare=make_new,
         run=untar,
         verify=check_untar,
+        unsteady=WRITTEN_BACK,
         verify_upper=check_untar_upper,
         limits={"cached": 62_000, "passthrough": 53_500},
         floor=floors.capabilities(62_000, 53_500, 2 * N_USR),
         needs=("tar",),
         in_requests=True,
+        quick=True,
     ),
     Workload(
         name="rm-lower",
@@ -117,6 +121,7 @@ WORKLOADS = (
         limits={"cached": 29_000, "passthrough": 21_000},
         needs=("rm",),
         in_requests=True,
+        quick=True,
     ),
     Workload(
         name="rm-upper",
