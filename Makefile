@@ -7,7 +7,7 @@ SECONDS ?= 60
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-requests clean
+.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress fsx bench bench-requests clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fuzz: setup-tests ## compare random operations with the kernel's overlayfs: make
 
 stress: setup-tests ## let processes share a mount, and compare it with what each did: make stress SECONDS=600
 	@$(PY) -m tests.stress --seconds $(SECONDS)
+
+fsx: setup-tests ## change one file in every way, and compare it with a model: make fsx SECONDS=600
+	@$(PY) -m tests.fsx --seconds $(SECONDS)
 
 bench: setup-tests ## as root, measure times and requests beside overlayfs and fuse-overlayfs
 	@$(PY) -m bench run --rounds $(ROUNDS)
