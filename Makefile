@@ -7,7 +7,7 @@ SECONDS ?= 60
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress fsx bench bench-requests clean
+.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress fsx load bench bench-requests clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ stress: setup-tests ## let processes share a mount, and compare it with what eac
 
 fsx: setup-tests ## change one file in every way, and compare it with a model: make fsx SECONDS=600
 	@$(PY) -m tests.fsx --seconds $(SECONDS)
+
+load: setup-tests ## as root, let stress-ng and fio work on a union, over each way of data: make load SECONDS=600
+	@$(PY) -m tests.load --seconds $(SECONDS)
 
 bench: setup-tests ## as root, measure times and requests beside overlayfs and fuse-overlayfs
 	@$(PY) -m bench run --rounds $(ROUNDS)
