@@ -7,7 +7,8 @@ SECONDS ?= 60
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-full bench-requests bench-baseline clean
+.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt
+.PHONY: fuzz stress fsx load conformance bench bench-full bench-requests bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,16 @@ fuzz: setup-tests ## compare random operations with the kernel's overlayfs: make
 
 stress: setup-tests ## let processes share a mount, and compare it with what each did: make stress SECONDS=600
 	@$(PY) -m tests.stress --seconds $(SECONDS)
+
+fsx: setup-tests ## change one file in every way, and compare it with a model: make fsx SECONDS=600
+	@$(PY) -m tests.fsx --seconds $(SECONDS)
+
+load: setup-tests ## as root, let stress-ng and fio work on a union, over each way of data: make load SECONDS=600
+	@$(PY) -m tests.load --seconds $(SECONDS)
+
+conformance: setup-tests ## as root, run the suites of others: make conformance PJDFSTEST=DIR UNIONMOUNT=DIR
+	@$(PY) -m tests.conformance $(if $(PJDFSTEST),--pjdfstest $(PJDFSTEST)) \
+		$(if $(UNIONMOUNT),--unionmount $(UNIONMOUNT))
 
 bench: setup-tests ## as root, compare with overlayfs and fuse-overlayfs in some minutes; report in build/bench
 	@$(PY) -m bench all --quick --rounds 2 --json build/bench/quick.json --docs build/bench
