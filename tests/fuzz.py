@@ -9,6 +9,7 @@ the same tree through the other one.
     python -m tests.fuzz --seed 7 --ops 500   one round again, shrunk if it fails
     python -m tests.fuzz --replay FILE        the operations that a failure printed
     python -m tests.fuzz --session kernel --io cached --processes 2
+    python -m tests.fuzz --rootless           both in a user namespace, overlayfs with `userxattr`
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support import tree
 from tests.support.mounts import (
+    ROOTLESS_KERNEL_OPTIONS,
     Layers,
     fuse_overlayfs_mount,
     overlay_mount,
@@ -35,6 +38,7 @@ from tests.support.mounts import (
 )
 from tests.support.ops import Generator, Hang, Op, Outcome, Workers
 from tests.support.sessions import Session, session_option
+from tests.support.users import run_in_user_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,12 +57,17 @@ class System:
         shown: dict[bytes, tree.Record] = workers.call(
             tree.snapshot, mountpoint, entry_inos=self.entry_inos
         )
+        if tree.IS_ROOTLESS:
+            # Without origins overlayfs tells two numbers for two names of a copied-up file.
+            return {name: replace(record, same_file_as=None) for name, record in shown.items()}
         return shown
 
 
 UNIONFUSE = System(union_mount)
 # A listing that overlayfs has cached may tell a hard link's inode number from before its copy-up.
 OVERLAYFS = System(overlay_mount, entry_inos=False)
+if tree.IS_ROOTLESS:
+    OVERLAYFS = System(partial(overlay_mount, options=ROOTLESS_KERNEL_OPTIONS), entry_inos=False)
 
 PROGRAMS = {
     "unionfuse": UNIONFUSE,
@@ -271,6 +280,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.session:
         os.environ.update(Session(options.session, options.io).environment)
+    if options.rootless and not tree.IS_ROOTLESS:
+        given = sys.argv[1:] if arguments is None else arguments
+        command = [sys.executable, "-m", "tests.fuzz", *given]
+        return run_in_user_namespace(lambda: subprocess.run(command, check=False).returncode)
     if options.processes > 1:
         return _run_several(options.processes, sys.argv[1:] if arguments is None else arguments)
     subject = PROGRAMS[options.program]
@@ -349,6 +362,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--io", help="as of unionfuse mount")
     several = "as many at once, each with seeds of its own (1)"
     parser.add_argument("--processes", type=int, default=1, help=several)
+    where = "mount both in a user namespace"
+    parser.add_argument("--rootless", action="store_true", help=where)
     parser.add_argument("--replay", type=Path, help="run the operations of this file")
     every = "operations between two"
     parser.add_argument("--check-every", type=int, default=50, help=f"{every} looks at the trees")

@@ -7,13 +7,15 @@ the command in its message.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import fuzz
-from tests.support.mounts import overlay_mount
+from tests.support.mounts import REPOSITORY, overlay_mount
 from tests.support.ops import Workers
 
 if TYPE_CHECKING:
@@ -71,3 +73,15 @@ def test_a_union_that_breaks_hard_links_is_noticed(workers: Workers) -> None:
     difference = fuzz.compare(plan, breaking, fuzz.OVERLAYFS, workers)
 
     assert difference is not None
+
+
+@pytest.mark.once
+@pytest.mark.userns
+@pytest.mark.parametrize("seed", [301, 302])
+def test_in_a_user_namespace_they_are_those_of_overlayfs_with_userxattr(seed: int) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--rootless", "--seed", str(seed)]
+    done = subprocess.run(
+        [*command, "--ops", str(N_OPS), "--shrink-seconds", "0"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -30,6 +30,8 @@ TIMEOUT = 60.0  # seconds; a mount takes well under one, the rest is for a busy 
 
 REDIRECT_MAX = Path("/sys/module/overlay/parameters/redirect_max")
 KERNEL_OPTIONS = "index=on,redirect_dir=on,metacopy=on,xino=off"
+# In a user namespace overlayfs has neither redirects, metacopies nor the index.
+ROOTLESS_KERNEL_OPTIONS = "userxattr,xino=off"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import os
 import stat
 import struct
 from dataclasses import dataclass, fields
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 # Times before this moment (September 2001) were set on purpose, later ones come from the clock and
 # differ between two runs.
@@ -26,9 +26,12 @@ LONG_AGO_NS = 1_000_000_000 * 10**9
 # Small holes come and go with a copy (overlayfs fills those within a MiB); large ones must stay.
 SPARSE_BYTES = 2 << 20
 
-PRIVATE_XATTRS = ("trusted.overlay.",)
+# Root of a user namespace has neither `trusted.*` nor devices.
+IS_ROOTLESS = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
 
-OPAQUE = b"trusted.overlay.opaque"
+PRIVATE_XATTRS = ("user.overlay.",) if IS_ROOTLESS else ("trusted.overlay.",)
+
+OPAQUE = f"{PRIVATE_XATTRS[0]}opaque".encode()
 ACL_ACCESS = b"system.posix_acl_access"
 ACL_DEFAULT = b"system.posix_acl_default"
 
@@ -227,7 +230,8 @@ class _LayerBuilder:
             "directory": 26 if depth < 4 else 0,
             "file": 24,
             "sparse": 2,
-            "link": 7 if self.linkable else 0,
+            # Without its index, overlayfs breaks links of the lowers, which a union never does.
+            "link": 7 if self.linkable and not IS_ROOTLESS else 0,
             "symlink": 7,
             # The kernel takes whiteouts in a directory that is merged with nothing for devices.
             "whiteout": 8 if is_merged else 0,
@@ -273,7 +277,7 @@ class _LayerBuilder:
             os.symlink(self.rng.choice(SYMLINK_TARGETS), path)
             os.chown(path, *self.rng.choice(OWNERS), follow_symlinks=False)
             if self.rng.random() < 0.3:
-                os.setxattr(path, "trusted.foo", b"of a symlink", follow_symlinks=False)
+                _set_privileged(path, "trusted.foo", b"of a symlink")
             return
         if kind in {"file", "sparse"}:
             with open(path, "wb") as file:
@@ -283,7 +287,7 @@ class _LayerBuilder:
                 file.write(pattern(self.rng.randrange(1 << 30), self.rng.choice(SIZES)))
         elif kind == "device":
             device = self.rng.choice(((stat.S_IFCHR, NULL_DEVICE), (stat.S_IFBLK, BLOCK_DEVICE)))
-            os.mknod(path, *device)
+            os.mknod(path, *((stat.S_IFIFO,) if IS_ROOTLESS else device))
         else:
             os.mknod(path, stat.S_IFIFO if kind == "fifo" else stat.S_IFSOCK)
         self._decorate(path, (0o644, 0o644, 0o666, 0o600, 0o444, 0, 0o755, 0o4755, 0o2755, 0o6777))
@@ -297,9 +301,16 @@ class _LayerBuilder:
         is_plain = stat.S_IFMT(os.lstat(path).st_mode) in {stat.S_IFREG, stat.S_IFDIR}
         for name in ("user.foo", "user.bar", "trusted.foo", "security.foo"):
             if self.rng.random() < 0.1 and (is_plain or not name.startswith("user.")):
-                os.setxattr(
-                    path, name, pattern(self.rng.randrange(1 << 30), self.rng.choice((0, 9, 200)))
-                )
+                value = pattern(self.rng.randrange(1 << 30), self.rng.choice((0, 9, 200)))
+                if name.startswith("user."):
+                    os.setxattr(path, name, value)
+                else:
+                    _set_privileged(path, name, value)
+
+
+def _set_privileged(path: bytes, name: str, value: bytes) -> None:
+    if not IS_ROOTLESS:
+        os.setxattr(path, name, value, follow_symlinks=False)
 
 
 SIZES = (0, 1, 100, 4095, 4096, 4097, 20_000, 70_000)

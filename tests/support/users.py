@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # A user that has a name: fusermount3 refuses one without.
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -117,3 +117,34 @@ def reaching(*needed: Path) -> str:
 def in_user_namespace() -> list[str]:
     """Return the beginning of a command that is root in a user namespace of its own."""
     return ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+_MAPPED_IDS = 65536
+
+
+def run_in_user_namespace(work: Callable[[], int]) -> int:
+    """Be root of a user namespace that has the first 65,536 ids, and return what `work` does.
+
+    It runs in a child; only root can give it more than one id.
+    """
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
+                raise OSError(ctypes.get_errno(), "unshare")
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            status = work()
+        finally:
+            os._exit(status)
+    os.close(ready[1])
+    if os.read(ready[0], 1):
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{child}/{kind}_map").write_text(f"0 0 {_MAPPED_IDS}")
+    os.write(go[1], b"x")
+    for fd in (ready[0], *go):
+        os.close(fd)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
