@@ -10,6 +10,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from unionfuse.union.backing import AppendOnly
+
 if TYPE_CHECKING:
     from unionfuse.union.fs import UnionFs
 
@@ -45,9 +47,13 @@ def write(
 
     Raises:
         CopyUpNeeded: if it has to be copied up first.
-        OSError: ENOSPC, EDQUOT, EFBIG, EIO if nothing was written, or not the whole.
+        OSError: ENOSPC, EDQUOT, EFBIG, EIO if nothing was written, or not the whole; EPERM
+            within an append-only file.
     """
-    fd = fs.data_fd(nodeid, write=True)
+    try:
+        fd = fs.data_fd(nodeid, write=True)
+    except AppendOnly as only:
+        return _append(only.fd, data, offset, whole=whole)
     done = os.pwrite(fd, data, offset)
     while done < len(data):
         try:
@@ -57,6 +63,22 @@ def write(
                 raise
             break
     return done
+
+
+def _append(fd: int, data: bytes | memoryview, offset: int, *, whole: bool) -> int:
+    """Write what of `data` is behind the end of an append-only file.
+
+    What the kernel has gathered begins with a page of which the file has a part already.
+    """
+    known = os.fstat(fd).st_size - offset
+    if known < 0 or (known and not whole):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    if known and read_all(fd, min(known, len(data)), offset) != data[:known]:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    rest = memoryview(data)[known:]
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    return len(data)
 
 
 async def sync(fd: int, *, data_only: bool) -> None:

@@ -9,7 +9,13 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfuse.syscalls import inodeflags
-from unionfuse.union.backing import backing_at, backing_fd, backing_path, backing_stat
+from unionfuse.union.backing import (
+    backing_at,
+    backing_fd,
+    backing_path,
+    backing_stat,
+    close_fd,
+)
 from unionfuse.union.copy_up import require_upper
 from unionfuse.union.metacopy import forget_data
 from unionfuse.union.node import DirNode
@@ -104,6 +110,8 @@ def set_inode_flags(u: Union, node: Node, command: int, value: bytes) -> None:
     require_upper(u, node)
     with _opened(node) as fd:
         inodeflags.set_flags(fd, command, value)
+    if not node.is_orphan:
+        close_fd(u, node)  # one that is open could write on past them
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ in the kernel, so after copy-up an old handle must not bring the lower's pages b
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -13,6 +14,14 @@ from unionfuse.layer import status
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.union.node import FD_PATH, FD_READ, FD_WRITE, DirNode, Node, Place, Rare
 from unionfuse.union.state import Attr, Union
+
+
+class AppendOnly(PermissionError):
+    """The file is append-only (chattr +a); `fd` is open to append to it, and to read it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(errno.EPERM, os.strerror(errno.EPERM))
+        self.fd = fd
 
 
 def attr_of(node: Node, st: os.stat_result) -> Attr:
@@ -92,18 +101,33 @@ def backing_fd(u: Union, node: Node, *, write: bool = False) -> int:
     """Return an open descriptor of the data, good until others were asked for.
 
     The caller has made sure that the data is in the upper if it is to be written.
+
+    Raises:
+        AppendOnly: if it is to be written and that may only be at its end.
+        OSError: EPERM for a file that may not be changed, and what the layer says.
     """
     wanted = FD_WRITE if write else FD_READ
     rare = node.rare
     if rare is not None and rare.data is not None and not write:
         return _data_fd(u, node, rare, rare.data)
     if rare is None or rare.fd < 0 or rare.fd_access < wanted:
-        fd = open_backing(node, write=write)
+        appends = False
+        try:
+            fd = open_backing(node, write=write)
+        except PermissionError as err:
+            if not write or err.errno != errno.EPERM:
+                raise
+            # asked for each write anew, since chattr may end it
+            fd, appends, wanted = open_backing(node, write=True, append=True), True, FD_READ
         if rare is None:
             rare = node.rare = Rare()
         if rare.fd >= 0:
             os.close(rare.fd)
         rare.fd, rare.fd_access = fd, wanted
+        if appends:
+            if not rare.is_orphan:
+                keep_fd(u, node)
+            raise AppendOnly(fd)
     if not rare.is_orphan:
         keep_fd(u, node)
     return rare.fd
@@ -212,8 +236,12 @@ def make_orphan(u: Union, node: Node) -> None:
     u.backing_fds.pop(node, None)
 
 
-def open_backing(node: Node, *, write: bool = False) -> int:
-    """Return a new descriptor of the backing; the caller closes it."""
+def open_backing(node: Node, *, write: bool = False, append: bool = False) -> int:
+    """Return a new descriptor of the backing, with `append` an O_APPEND one; the caller closes it.
+
+    Raises:
+        OSError: EPERM where chattr(1) has forbidden what is asked for.
+    """
     rare = node.rare
     if rare is not None and rare.fd >= 0:
         path, dir_fd, flags = fd_path(rare.fd), None, os.O_CLOEXEC
@@ -222,10 +250,12 @@ def open_backing(node: Node, *, write: bool = False) -> int:
         path, dir_fd, flags = node.backing_name, node.where.fd(), os.O_CLOEXEC | os.O_NOFOLLOW
     if not node.is_upper:
         return _open_lower(path, dir_fd, flags)
-    flags |= os.O_RDWR if write else os.O_RDONLY
+    flags |= (os.O_RDWR if write else os.O_RDONLY) | (os.O_APPEND if append else 0)
     try:
         return os.open(path, flags, dir_fd=dir_fd)
-    except PermissionError:
+    except PermissionError as err:
+        if err.errno != errno.EACCES:
+            raise
         return _open_own(path, dir_fd, flags)
 
 

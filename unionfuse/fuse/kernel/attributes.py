@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 import time
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.caller import is_in_group, may_keep_suid, visible_xattrs
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from unionfuse.union.fs import UnionFs
 
 _XATTR_NAME = BODY + wire.GETXATTR_IN.size
+_FLAGS = Struct("=I")
 _NS = 1_000_000_000
 _KILLING = wire.FATTR_SIZE | wire.FATTR_UID | wire.FATTR_GID
 # Bits of `valid` that say how, not what.
@@ -84,7 +86,11 @@ class AttributeRequests:
             nodeid, valid & ~_HOW, changes
         ):
             self._context.setid.check(nodeid)
-            self._fs.setattr(nodeid, changes)
+            try:
+                self._fs.setattr(nodeid, changes)
+            except PermissionError:
+                if not self._keeps_own_time(nodeid, valid & ~_HOW):
+                    raise
             if valid & (wire.FATTR_MODE | wire.FATTR_MTIME):
                 self._context.setid.changed(nodeid)
         keep = not self._fs.is_old_nodeid(nodeid)
@@ -103,6 +109,17 @@ class AttributeRequests:
         if valid == wire.FATTR_SIZE and not changes.killed_bits:
             return self._fs.getattr(nodeid).st.st_size == changes.size
         return False
+
+    def _keeps_own_time(self, nodeid: int, valid: int) -> bool:
+        """Tell whether this may be the mtime of an append-only file, which was appended to.
+
+        The kernel sends it before an fsync, which must not fail for it; it can not be set, but
+        the append has set one.
+        """
+        if valid != wire.FATTR_MTIME or not self._context.agreement.has(wire.WRITEBACK_CACHE):
+            return False
+        [flags] = _FLAGS.unpack(self._fs.inode_flags(nodeid, inodeflags.FS_IOC_GETFLAGS))
+        return bool(flags & inodeflags.FS_APPEND_FL)
 
     def _killed_bits(self, head: Head, nodeid: int) -> int:
         return killed_bits(self._fs, head, nodeid)
