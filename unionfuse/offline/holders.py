@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from typing import TYPE_CHECKING
 
 from unionfuse.offline.errors import OfflineError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _UPPERDIR = b"upperdir="
+_RETRY_SECONDS = 0.05
 
 
 def holder_of(upper: bytes, workdir: bytes | None) -> str | None:
@@ -41,29 +43,39 @@ def holder_of(upper: bytes, workdir: bytes | None) -> str | None:
 
 
 @contextlib.contextmanager
-def held(upper: bytes, workdir: bytes | None) -> Iterator[None]:
+def held(upper: bytes, workdir: bytes | None, timeout: float = 1.0) -> Iterator[None]:
     """Keep mounts of unionfuse away from `upper` for the time of a `with` block.
+
+    Waits `timeout` seconds for a daemon that is just ending.
 
     Raises:
         OfflineError: if it is in use.
     """
+    deadline = time.monotonic() + timeout
     with contextlib.ExitStack() as stack:
+        fds = []
         for path in (upper, workdir):
-            if path is None or not os.path.isdir(path):
-                continue
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as err:
-                if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                    raise
-                what = f"{os.fsdecode(path)} is in use by a mount of unionfuse"
-                raise OfflineError(f"{what}: unmount it first") from None
-        holder = _foreign_holder(upper)
-        if holder is not None:
-            raise OfflineError(f"{holder}: unmount it first")
+            if path is not None and os.path.isdir(path):
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                fds.append((fd, path))
+        while (holder := _locked(fds) or _foreign_holder(upper)) is not None:
+            if time.monotonic() > deadline:
+                raise OfflineError(f"{holder}: unmount it first")
+            time.sleep(_RETRY_SECONDS)
         yield
+
+
+def _locked(fds: list[tuple[int, bytes]]) -> str | None:
+    """Lock what is not locked yet; say what another has locked."""
+    for fd, path in fds:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            return f"{os.fsdecode(path)} is in use by a mount of unionfuse"
+    return None
 
 
 def _foreign_holder(upper: bytes) -> str | None:
