@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,6 +100,32 @@ def test_an_upper_in_use_is_not_repaired(
     assert refused.stderr.endswith("unmount it first\n")
     assert (told.returncode, told.stdout) == (0, "")
     assert "is in use by" in told.stderr
+    assert check(layers, "--repair").returncode == 0
+
+
+RELATIVE = "lowerdir=lower1:lower2,upperdir=./upper,workdir=work"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["mount", "-t", "overlay", "overlay", "-o"], ["fuse-overlayfs", "-o"]],
+    ids=["overlayfs", "fuse-overlayfs"],
+)
+def test_an_upper_in_use_by_a_relative_path_is_not_repaired(
+    command: list[str], layers: Layers, tmp_path: Path
+) -> None:
+    other = Layers.create(tmp_path / "other", 2)
+    base = layers.upper.parent
+    subprocess.run([*command, RELATIVE, "mnt"], cwd=base, check=True, timeout=30)
+    try:
+        refused = check(layers, "--repair")
+        is_told_apart = check(other, "--repair").returncode == 0
+    finally:
+        subprocess.run(["umount", layers.mnt], check=True, timeout=30)
+    assert refused.returncode == 1
+    assert "is in use by" in refused.stderr
+    # Of a FUSE daemon nothing but the end of the path is known: both may be meant.
+    assert is_told_apart == (command[0] == "mount")
     assert check(layers, "--repair").returncode == 0
 
 

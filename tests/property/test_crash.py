@@ -1,7 +1,6 @@
 """Whatever stops an operation halfway, the next mount shows the tree before it or after it.
 
-Python reports the system calls of `os` that change something to an audit hook before it makes them.
-The hook here is where a crash happens, or a full disk: at each call of each operation in turn.
+A crash, or a full disk, happens at each system call of each operation in turn.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ import contextlib
 import errno
 import os
 import stat
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.core import CHAR_TRUSTED, CHAR_USER, WH_FILES, Driver, use_format
+from tests.support.faults import FAULT, Crash, close_new
 from unionfuse.syscalls.rename import RENAME_EXCHANGE
 from unionfuse.union.fs import UnionFs
 from unionfuse.union.state import Options
@@ -29,67 +28,6 @@ if TYPE_CHECKING:
 IS_ROOT = os.geteuid() == 0
 # The two ways to hide a name; the two kinds of attributes are written by the same calls.
 FORMATS = {"char": CHAR_TRUSTED if IS_ROOT else CHAR_USER, "wh-files": WH_FILES}
-
-MUTATING = frozenset(
-    f"os.{call}"
-    for call in [
-        "chmod",
-        "chown",
-        "link",
-        "mkdir",
-        "remove",
-        "removexattr",
-        "rename",
-        "rmdir",
-        "setxattr",
-        "symlink",
-        "truncate",
-        "utime",
-    ]
-)
-WRITING = os.O_CREAT | os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-
-
-class Crash(BaseException):
-    """The process is gone: nothing catches this, and nothing can be done any more."""
-
-
-class Fault:
-    """What happens at the n-th change from now on.
-
-    Attributes:
-        calls: how many changes were tried while it was armed.
-    """
-
-    def __init__(self) -> None:
-        self._at = 0
-        self._error: BaseException | None = None
-        self._lasts = False
-        self.calls = 0
-        sys.addaudithook(self._hook)  # for good: there is no way to take it out again
-
-    @contextlib.contextmanager
-    def armed(self, at: int, error: BaseException, *, lasts: bool) -> Iterator[None]:
-        """Raise `error` at change number `at`, and at all later ones if it `lasts`."""
-        self._at, self._error, self._lasts, self.calls = at, error, lasts, 0
-        try:
-            yield
-        finally:
-            self._error = None
-
-    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if self._error is None:
-            return
-        if event not in MUTATING and not (event == "open" and args[2] & WRITING):
-            return
-        if event == "os.truncate" and args[1] == 0:  # gives room back: no full disk stops that
-            return
-        self.calls += 1
-        if self.calls == self._at or (self._lasts and self.calls > self._at):
-            raise self._error
-
-
-FAULT = Fault()
 
 
 def build(base: Path) -> None:
@@ -234,15 +172,9 @@ def _crash(base: Path, fmt: UpperFormat, operation: Callable[[Driver], object], 
         with union(base, fmt) as d, FAULT.armed(at, Crash(), lasts=True):
             operation(d)
     except Crash:
-        _close_new(before)  # a process that ends closes what it has open
+        close_new(before)  # a process that ends closes what it has open
         return True
     return False
-
-
-def _close_new(before: set[str]) -> None:
-    for fd in set(os.listdir("/proc/self/fd")) - before:
-        with contextlib.suppress(OSError):
-            os.close(int(fd))
 
 
 def failure(operation: Callable[[Driver], object], d: Driver) -> OSError | None:

@@ -29,7 +29,7 @@ XWHITEOUTS_XATTRS = (TRUSTED + WHITEOUTS, USER + WHITEOUTS)
 IMPURE_XATTRS = (TRUSTED + IMPURE, USER + IMPURE)
 WHITEOUT_XATTRS = (TRUSTED + WHITEOUT, USER + WHITEOUT)
 
-_ESCAPE = b"overlay."
+ESCAPE = b"overlay."
 _MARKERS = frozenset(
     {OPAQUE, WHITEOUT, WHITEOUTS, ORIGIN, IMPURE, NLINK, METACOPY, REDIRECT}
     | {b"upper", b"uuid", b"protattr"}
@@ -66,14 +66,14 @@ class XattrNames:
     def stored(self, name: bytes) -> bytes | None:
         """Return the name under which a user's attribute is stored, None if it may not be."""
         if name.startswith(self.own):
-            return self.own + _ESCAPE + name[len(self.own) :]
+            return self.own + ESCAPE + name[len(self.own) :]
         return None if _is_foreign_marker(name) else name
 
     def shown(self, name: bytes) -> bytes | None:
         """Return the name under which a stored attribute is shown, None if it is hidden."""
         if name.startswith(self.own):
             rest = name[len(self.own) :]
-            return self.own + rest[len(_ESCAPE) :] if rest.startswith(_ESCAPE) else None
+            return self.own + rest[len(ESCAPE) :] if rest.startswith(ESCAPE) else None
         return None if _is_foreign_marker(name) else name
 
 

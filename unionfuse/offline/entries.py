@@ -64,6 +64,8 @@ class Entry:
     @property
     def what(self) -> str:
         """Its type, in a word for users."""
+        if self.is_char_whiteout:
+            return "whiteout"
         return _FORMATS.get(stat.S_IFMT(self.st.st_mode), "special file")
 
 
@@ -99,22 +101,19 @@ def namespace_of(upper: LayerDir) -> bytes:
     """
     if not is_root():
         return names.USER
-    own = names.TRUSTED
+    spaces = _namespaces(marks_on(fd_path(upper.fd())))
     pending = [upper]
-    while pending:
+    while pending and names.TRUSTED not in spaces:
         directory = pending.pop()
         for entry in entries_of(directory):
-            for name in entry.marks:
-                found = names.marker(name)
-                if found is not None and found[0] == names.TRUSTED:
-                    return names.TRUSTED
-                if found is not None:
-                    own = names.USER
+            spaces |= _namespaces(entry.marks)
             if entry.is_dir:
                 pending.append(LayerDir(directory, entry.name))
-    if any(name.startswith(names.TRUSTED) for name in xattr.names(fd_path(upper.fd()))):
-        return names.TRUSTED
-    return own
+    return names.USER if spaces == {names.USER} else names.TRUSTED
+
+
+def _namespaces(marks: dict[bytes, bytes | None]) -> set[bytes]:
+    return {found[0] for found in map(names.marker, marks) if found is not None}
 
 
 def _entry(directory: LayerDir, fd: int, name: bytes) -> Entry:

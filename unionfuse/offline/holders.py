@@ -3,6 +3,9 @@
 The first holds flock(2) on the upper and on the workdir. The others are seen in the mount tables
 and command lines of all processes that this one may look at, in other mount namespaces too. A mount
 of another user's in another namespace is not seen.
+
+A mount may have been given a relative path, and nothing tells from where. Then the end of the path
+must be that of the upper; of overlayfs, whose root has the times of its upper, they must be too.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from typing import TYPE_CHECKING
 
 from unionfuse.offline.errors import OfflineError
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _UPPERDIR = b"upperdir="
+_RETRY_SECONDS = 0.05
 
 
 def holder_of(upper: bytes, workdir: bytes | None) -> str | None:
@@ -41,47 +46,58 @@ def holder_of(upper: bytes, workdir: bytes | None) -> str | None:
 
 
 @contextlib.contextmanager
-def held(upper: bytes, workdir: bytes | None) -> Iterator[None]:
+def held(upper: bytes, workdir: bytes | None, timeout: float = 1.0) -> Iterator[None]:
     """Keep mounts of unionfuse away from `upper` for the time of a `with` block.
+
+    Waits `timeout` seconds for a daemon that is just ending.
 
     Raises:
         OfflineError: if it is in use.
     """
+    deadline = time.monotonic() + timeout
     with contextlib.ExitStack() as stack:
+        fds = []
         for path in (upper, workdir):
-            if path is None or not os.path.isdir(path):
-                continue
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as err:
-                if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                    raise
-                what = f"{os.fsdecode(path)} is in use by a mount of unionfuse"
-                raise OfflineError(f"{what}: unmount it first") from None
-        holder = _foreign_holder(upper)
-        if holder is not None:
-            raise OfflineError(f"{holder}: unmount it first")
+            if path is not None and os.path.isdir(path):
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                fds.append((fd, path))
+        while (holder := _locked(fds) or _foreign_holder(upper)) is not None:
+            if time.monotonic() > deadline:
+                raise OfflineError(f"{holder}: unmount it first")
+            time.sleep(_RETRY_SECONDS)
         yield
 
 
+def _locked(fds: list[tuple[int, bytes]]) -> str | None:
+    """Lock what is not locked yet; say what another has locked."""
+    for fd, path in fds:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            return f"{os.fsdecode(path)} is in use by a mount of unionfuse"
+    return None
+
+
 def _foreign_holder(upper: bytes) -> str | None:
-    wanted = os.stat(upper)
+    wanted = _Wanted(os.path.realpath(upper))
     seen: set[str] = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         # A process may end meanwhile, or be one that we may not look at.
         with contextlib.suppress(OSError):
-            for words in _command_line(pid):
-                if _is_upper(pid, words, wanted):
-                    return f"{os.fsdecode(upper)} is in use by process {pid}, a FUSE daemon"
+            for word in _command_line(pid):
+                if wanted.is_named(pid, word):
+                    return f"{os.fsdecode(upper)} is in use by fuse-overlayfs, process {pid}"
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")
             if namespace in seen:
                 continue
             seen.add(namespace)
             for mountpoint, options in _overlays(pid):
-                if _is_upper(pid, options, wanted):
-                    return f"{os.fsdecode(upper)} is in use by the mount on {mountpoint}"
+                if wanted.is_named(pid, options, mountpoint):
+                    where = os.fsdecode(mountpoint)
+                    return f"{os.fsdecode(upper)} is in use by the overlayfs on {where}"
     return None
 
 
@@ -91,7 +107,7 @@ def _command_line(pid: str) -> list[bytes]:
     return arguments if b"fuse-overlayfs" in os.path.basename(arguments[0]) else []
 
 
-def _overlays(pid: str) -> Iterator[tuple[str, bytes]]:
+def _overlays(pid: str) -> Iterator[tuple[bytes, bytes]]:
     """Yield mountpoint and options of each overlay in the mount namespace of a process."""
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
         lines = file.read().splitlines()
@@ -99,19 +115,41 @@ def _overlays(pid: str) -> Iterator[tuple[str, bytes]]:
         fields, _, rest = line.partition(b" - ")
         kind, _, options = rest.split(b" ", 2)
         if kind == b"overlay":
-            yield os.fsdecode(_unescape(fields.split(b" ")[4])), _unescape(options)
+            yield _unescape(fields.split(b" ")[4]), _unescape(options)
 
 
 def _unescape(text: bytes) -> bytes:
     return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), text)
 
 
-def _is_upper(pid: str, options: bytes, wanted: os.stat_result) -> bool:
-    for word in re.split(rb"(?<!\\),", options):
-        if not word.startswith(_UPPERDIR):
-            continue
-        path = re.sub(rb"\\(.)", rb"\1", word[len(_UPPERDIR) :])
-        base = f"/proc/{pid}/root" if path.startswith(b"/") else f"/proc/{pid}/cwd/"
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.stat(os.fsencode(base) + path), wanted)
-    return False
+class _Wanted:
+    """An upper that is looked for among those in use."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._st = os.stat(path)
+
+    def is_named(self, pid: str, options: bytes, mountpoint: bytes | None = None) -> bool:
+        """Tell whether it is the upper in the options of a mount that a process sees."""
+        for word in re.split(rb"(?<!\\),", options):
+            if word.removeprefix(b"-o").startswith(_UPPERDIR):
+                path = re.sub(rb"\\(.)", rb"\1", word.partition(b"=")[2])
+                return self._is(os.fsencode(f"/proc/{pid}/root"), path, mountpoint)
+        return False
+
+    def _is(self, root: bytes, path: bytes, mountpoint: bytes | None) -> bool:
+        if path.startswith(b"/"):
+            try:
+                return os.path.samestat(os.stat(root + path), self._st)
+            except OSError:
+                return False
+        end = b"/" + re.sub(rb"^(\.\./)+", b"", os.path.normpath(path))
+        if not self._path.endswith(end):
+            return False
+        if mountpoint is None:  # to ask a FUSE daemon may take for ever
+            return True
+        try:
+            shown, st = os.stat(root + mountpoint), os.stat(self._path)
+        except OSError:  # hidden by another mount
+            return True
+        return (shown.st_ctime_ns, shown.st_mtime_ns) == (st.st_ctime_ns, st.st_mtime_ns)
