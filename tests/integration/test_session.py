@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.commands import foreground, slow_copy, statistics, unionfuse, wait_until
+from tests.support.files import opened
 from tests.support.mounts import Layers, daemon_pids, is_mounted, union_mount
 from tests.support.sessions import KERNEL_PASSTHROUGH, held_views
 
@@ -340,6 +341,37 @@ counted("fdatasync")
     @pytest.mark.parametrize("option", ["volatile", "fsync=0"])
     def test_a_volatile_mount_never_waits_for_the_disk(self, layers, option):
         assert self.change(layers, "-o", option) == []
+
+    @pytest.mark.parametrize("option", ["fsync=auto", "volatile"])
+    def test_an_error_of_the_upper_is_told_to_every_later_caller(self, layers, option):
+        # as the kernel tells it: once for each descriptor, of which the daemon has one for all
+        failing = """
+import errno, os
+from unionfuse.fuse import syncing
+left = [errno.EIO]
+def fail(fd):
+    if left:
+        raise OSError(left.pop(), "")
+os.fsync = syncing.check_written = fail
+"""
+        (layers.upper / "file").write_bytes(b"a")
+        (layers.upper / "other").write_bytes(b"a")
+        options = ("-o", option)
+        with foreground(layers, *options, before=failing), contextlib.ExitStack() as stack:
+            one, two = (stack.enter_context(opened(layers.mnt / "file", os.O_RDWR)) for _ in "12")
+            other = stack.enter_context(opened(layers.mnt / "other", os.O_RDWR))
+            os.pwrite(one, b"b", 0)
+            for fd in (one, two, one, two):
+                with pytest.raises(OSError, match="Input/output error"):
+                    os.fsync(fd)
+            with (
+                opened(layers.mnt / "file") as later,
+                pytest.raises(OSError, match="Input/output error"),
+            ):
+                os.fsync(later)
+            expected = pytest.raises(OSError, match="Input/output error")
+            with expected if option == "volatile" else contextlib.nullcontext():
+                os.fsync(other)
 
     def test_after_a_volatile_mount_the_next_one_is_refused(self, layers):
         self.change(layers, "-o", "volatile")

@@ -1,7 +1,7 @@
 """Move file data for a session without holding up other requests.
 
-Reads that the page cache can answer are made in line; those that would wait for the disk,
-and every fsync, in a thread.
+Reads that the page cache can answer are made in line; those that would wait for the disk, in a
+thread.
 """
 
 from __future__ import annotations
@@ -79,16 +79,6 @@ def _append(fd: int, data: bytes | memoryview, offset: int, *, whole: bool) -> i
     while rest:
         rest = rest[os.write(fd, rest) :]
     return len(data)
-
-
-async def sync(fd: int, *, data_only: bool) -> None:
-    """Write what `fd` refers to to the disk; `fd` is closed then."""
-    import trio
-
-    try:
-        await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, fd)
-    finally:
-        os.close(fd)
 
 
 def read_cached(fd: int, buffer: memoryview, offset: int) -> int:

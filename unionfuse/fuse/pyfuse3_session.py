@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import pyfuse3
+import trio
 
 from unionfuse.fuse import data
 from unionfuse.fuse.caller import is_in_group, may_keep_suid, visible_xattrs
 from unionfuse.fuse.copying import CopyUps
+from unionfuse.fuse.syncing import Syncs
 from unionfuse.union import acl
 from unionfuse.union.fs import Changes, UnionFs
 from unionfuse.union.state import Attr, Caller, Entry
@@ -110,7 +112,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
         self.fs = fs
         self.requests: Counter[str] = Counter()
         self._timeout = options.timeout
-        self._volatile = options.volatile
+        self._syncs = Syncs(fs, volatile=options.volatile)
         self._on_init = on_init
         self._handles: dict[int, _Handle] = {}
         self._next_handle = itertools.count(1)
@@ -322,9 +324,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
     @_request
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Write a file to the disk, in a thread."""
-        fd = None if self._volatile else self.fs.sync_fd(self._handles[fh].nodeid)
-        if fd is not None:
-            await data.sync(fd, data_only=datasync)
+        await self._sync(fh, data_only=datasync)
 
     # Directories
 
@@ -377,9 +377,7 @@ class Pyfuse3Operations(pyfuse3.Operations):
     @_request
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Write a directory to the disk, in a thread."""
-        fd = None if self._volatile else self.fs.sync_fd(self._handles[fh].nodeid)
-        if fd is not None:
-            await data.sync(fd, data_only=datasync)
+        await self._sync(fh, data_only=datasync)
 
     @_request
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -393,6 +391,11 @@ class Pyfuse3Operations(pyfuse3.Operations):
         return answer
 
     # Helpers
+
+    async def _sync(self, fh: int, *, data_only: bool) -> None:
+        job = self._syncs.file(self._handles[fh].nodeid, data_only=data_only)
+        if job is not None:
+            await trio.to_thread.run_sync(job)
 
     def _new_handle(self, nodeid: int, ctx: pyfuse3.RequestContext) -> int:
         handle = next(self._next_handle)

@@ -286,6 +286,12 @@ class UnionFs:
             return None
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=node.top.fd())
 
+    def file_fd(self, node: Node) -> int | None:
+        """Return a descriptor of a file in the upper, good at once; None for all else."""
+        if not node.is_upper or node.fmt != stat.S_IFREG or node.data is not None:
+            return None
+        return backing.backing_fd(self.union, node)
+
     def tmpfile(self, parent: int, mode: int, caller: Caller) -> Entry:
         """Make a regular file without a name and open it. Increases nlookup and opens by one."""
         return _remember(create.tmpfile(self.union, self.directory(parent), mode, caller))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unionfuse.fuse.kernel.init import Agreement
     from unionfuse.fuse.kernel.replies import Replies
     from unionfuse.fuse.kernel.setid import SetidWatch
+    from unionfuse.fuse.syncing import Syncs
     from unionfuse.union.fs import UnionFs
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ class Context:
 
     Attributes:
         agreement: what INIT agreed on; nothing is asked before it.
-        volatile: nothing is written to disk for safety's sake.
         listing_ends: by nodeid of a directory, the end of its listing at the last rewind.
     """
 
@@ -54,7 +54,7 @@ class Context:
     pending: Pending
     setid: SetidWatch
     agreement: Agreement
-    volatile: bool
+    syncs: Syncs
     listing_ends: dict[int, int] = field(default_factory=dict)
 
 

@@ -24,8 +24,6 @@ from unionfuse.fuse.kernel.context import BODY, Context, Handler, Head
 from unionfuse.fuse.kernel.init import MAX_WRITE, PASSTHROUGH
 from unionfuse.fuse.kernel.setid import SETID
 from unionfuse.syscalls.fallocate import fallocate
-from unionfuse.syscalls.syncfs import syncfs
-from unionfuse.union.fs import ROOT_NODEID
 from unionfuse.union.state import Caller, Entry, oserror
 
 if TYPE_CHECKING:
@@ -224,43 +222,24 @@ class FileRequests:
 
     def fsync(self, head: Head, request: bytes) -> bytes | None:
         """FSYNC and FSYNCDIR, always in a thread."""
-        fd = None if self._context.volatile else self._fs.sync_fd(head[3])
-        if fd is None:
-            return replies.done(head[2])
         _, flags, _ = wire.FSYNC_IN.unpack_from(request, BODY)
         data_only = bool(flags & wire.FSYNC_FDATASYNC)
-
-        self._context.pending.in_thread(head, "fsync", functools.partial(_sync, fd, data_only))
-        return None
+        return self._sync(head, "fsync", self._context.syncs.file(head[3], data_only=data_only))
 
     def syncfs(self, head: Head, request: bytes) -> bytes | None:
         """SYNCFS: all that is in the upper."""
-        if self._context.volatile:
-            return replies.done(head[2])
-        fd = self._fs.sync_fd(ROOT_NODEID)
-        if fd is None:
+        return self._sync(head, "syncfs", self._context.syncs.all())
+
+    def _sync(self, head: Head, kind: str, job: Callable[[], None] | None) -> bytes | None:
+        if job is None:
             return replies.done(head[2])
 
         def sync() -> bytes:
-            try:
-                syncfs(fd)
-            finally:
-                os.close(fd)
+            job()
             return b""
 
-        self._context.pending.in_thread(head, "syncfs", sync)
+        self._context.pending.in_thread(head, kind, sync)
         return None
-
-
-def _sync(fd: int, data_only: bool) -> bytes:
-    try:
-        if data_only:
-            os.fdatasync(fd)
-        else:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    return b""
 
 
 def _open_flags(backing: Backing) -> int:

@@ -34,6 +34,7 @@ from unionfuse.fuse.kernel.names import NameRequests
 from unionfuse.fuse.kernel.readahead import raise_readahead
 from unionfuse.fuse.kernel.replies import Replies, done
 from unionfuse.fuse.kernel.setid import SetidWatch
+from unionfuse.fuse.syncing import Syncs
 from unionfuse.syscalls import memory
 from unionfuse.union.fs import CopyUpNeeded, UnionFs
 
@@ -87,7 +88,7 @@ class KernelSession:
             pending=Pending(connection, CopyUps(fs)),
             setid=SetidWatch(fs),
             agreement=_NOTHING_AGREED,
-            volatile=plan.options.volatile,
+            syncs=Syncs(fs, volatile=plan.options.volatile),
         )
         self._scope: trio.CancelScope | None = None
         self._is_over = False
