@@ -6,7 +6,8 @@ import os
 
 import click
 
-from unionfuse.cli.errors import printable, reports_failures
+from unionfuse.cli.errors import reports_failures
+from unionfuse.cli.printing import printable
 
 EPILOG = """\b
 Forms:

@@ -30,7 +30,10 @@ def unmount_and_wait(mountpoint: bytes, *, lazy: bool) -> None:
     try:
         mounting.unmount(path, lazy=lazy)
         if pidfd >= 0 and not lazy and not select.select([pidfd], [], [], _DAEMON_SECONDS)[0]:
-            raise MountError(f"unmounted, but its daemon {record.pid} does not end")
+            raise MountError(
+                f"unmounted here, but its daemon {record.pid} goes on: is it mounted in another "
+                "mount namespace too?"
+            )
     finally:
         if pidfd >= 0:
             os.close(pidfd)
