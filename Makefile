@@ -7,7 +7,7 @@ SECONDS ?= 60
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt fuzz stress bench bench-requests clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt fuzz stress bench bench-requests clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup-tests ## run every test: unit, property and integration, on real mou
 
 test-unit: setup ## run the tests that mount nothing
 	@$(PY) -m pytest $(wildcard tests/unit tests/property)
+
+test-clients: setup-tests ## as root, run podman and buildah on unionfuse-overlay
+	@$(PY) -m pytest tests -m clients
 
 test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
 	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(PY) -m pytest tests
