@@ -7,7 +7,7 @@ SECONDS ?= 60
 ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-forget test-one check fmt
+.PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt
 .PHONY: fuzz stress fsx load conformance bench bench-full bench-requests bench-baseline clean
 
 help: ## show this list
@@ -27,6 +27,9 @@ test: setup-tests ## run every test: unit, property and integration, on real mou
 
 test-unit: setup ## run the tests that mount nothing
 	@$(PY) -m pytest $(wildcard tests/unit tests/property)
+
+test-clients: setup-tests ## as root, run podman and buildah on unionfuse-overlay
+	@$(PY) -m pytest tests -m clients
 
 test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
 	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(PY) -m pytest tests

@@ -227,9 +227,9 @@ def engine(
         yield running
     finally:
         running.run("podman", "rm", "--all", "--force", "--time=0", check=False)
-        pause = base / "runtime" / "libpod" / "tmp" / "pause.pid"
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(pause.read_text()), signal.SIGKILL)
+        for pause in base.rglob("pause.pid"):  # holds the user namespace of a rootless podman
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(pause.read_text()), signal.SIGKILL)
         deadline = time.monotonic() + 10
         while running.daemons() and time.monotonic() < deadline:
             time.sleep(0.05)
