@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from unionfuse.offline.errors import OfflineError
+from unionfuse.syscalls.fdpath import fd_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,21 +85,32 @@ def _locked(fds: list[tuple[int, bytes]]) -> str | None:
 def _foreign_holder(upper: bytes) -> str | None:
     wanted = _Wanted(os.path.realpath(upper))
     seen: set[str] = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        # A process may end meanwhile, or be one that we may not look at.
-        with contextlib.suppress(OSError):
+    # First what this process sees: it does not end meanwhile, as others may.
+    for pid in ("self", *filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError), _root_of(pid) as root:  # we may not look at all of them
             for word in _command_line(pid):
-                if wanted.is_named(pid, word):
+                if wanted.is_named(root, word):
                     return f"{os.fsdecode(upper)} is in use by fuse-overlayfs, process {pid}"
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")
             if namespace in seen:
                 continue
+            overlays = _overlays(pid)
             seen.add(namespace)
-            for mountpoint, options in _overlays(pid):
-                if wanted.is_named(pid, options, mountpoint):
+            for mountpoint, options in overlays:
+                if wanted.is_named(root, options, mountpoint):
                     where = os.fsdecode(mountpoint)
                     return f"{os.fsdecode(upper)} is in use by the overlayfs on {where}"
     return None
+
+
+@contextlib.contextmanager
+def _root_of(pid: str) -> Iterator[bytes]:
+    """Yield a path of the root that a process sees, which stays when it ends."""
+    fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd_path(fd)
+    finally:
+        os.close(fd)
 
 
 def _command_line(pid: str) -> list[bytes]:
@@ -107,15 +119,17 @@ def _command_line(pid: str) -> list[bytes]:
     return arguments if b"fuse-overlayfs" in os.path.basename(arguments[0]) else []
 
 
-def _overlays(pid: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yield mountpoint and options of each overlay in the mount namespace of a process."""
+def _overlays(pid: str) -> list[tuple[bytes, bytes]]:
+    """Return mountpoint and options of each overlay in the mount namespace of a process."""
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
         lines = file.read().splitlines()
+    found = []
     for line in lines:
         fields, _, rest = line.partition(b" - ")
         kind, _, options = rest.split(b" ", 2)
         if kind == b"overlay":
-            yield _unescape(fields.split(b" ")[4]), _unescape(options)
+            found.append((_unescape(fields.split(b" ")[4]), _unescape(options)))
+    return found
 
 
 def _unescape(text: bytes) -> bytes:
@@ -129,12 +143,12 @@ class _Wanted:
         self._path = path
         self._st = os.stat(path)
 
-    def is_named(self, pid: str, options: bytes, mountpoint: bytes | None = None) -> bool:
-        """Tell whether it is the upper in the options of a mount that a process sees."""
+    def is_named(self, root: bytes, options: bytes, mountpoint: bytes | None = None) -> bool:
+        """Tell whether it is the upper in the options of a mount; paths there begin at `root`."""
         for word in re.split(rb"(?<!\\),", options):
             if word.removeprefix(b"-o").startswith(_UPPERDIR):
                 path = re.sub(rb"\\(.)", rb"\1", word.partition(b"=")[2])
-                return self._is(os.fsencode(f"/proc/{pid}/root"), path, mountpoint)
+                return self._is(root, path, mountpoint)
         return False
 
     def _is(self, root: bytes, path: bytes, mountpoint: bytes | None) -> bool:
