@@ -180,7 +180,8 @@ class UpperDiff:
 
     def _descend(self, directory: _Directory, name: bytes, path: bytes) -> None:
         where = LayerDir(directory.where, name)
-        redirect = _redirect_of(where)
+        target = fd_path(where.fd())
+        redirect = _redirect_of(target, xattr.names(target))
         below = _Directory(where, path, None, directory, is_new=True)
         if directory.lowers is not None:
             below.lowers = self._lowers(directory.lowers, name)
@@ -206,7 +207,9 @@ class UpperDiff:
         present = xattr.names(target)
         if any(mark in _COPIED_UP for mark in present):
             self.has_origins = True
-            return not any(mark in present for mark in _REDIRECTS)
+            # A metacopy with several names has a redirect at its own place too.
+            redirect = _redirect_of(target, present)
+            return redirect in (None, name, b"/" + path)
         if _PATH_ORIGIN in present:  # fuse-overlayfs tells the path in the lower itself
             self.has_origins = True
             origin = xattr.get_or_none(target, _PATH_ORIGIN) or b""
@@ -228,12 +231,10 @@ def _came_from_below(directory: _Directory) -> None:
         at = at.above
 
 
-def _redirect_of(directory: LayerDir) -> bytes | None:
-    path = fd_path(directory.fd())
-    present = xattr.names(path)
+def _redirect_of(target: xattr.Target, present: list[bytes]) -> bytes | None:
     for name in _REDIRECTS:
         if name in present:
-            return xattr.get_or_none(path, name)
+            return xattr.get_or_none(target, name)
     return None
 
 

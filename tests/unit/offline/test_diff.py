@@ -69,6 +69,14 @@ def test_without_origins_a_directory_that_hides_something_came_from_below(plain:
     ]
 
 
+def test_a_hard_link_whose_attributes_were_changed_is_changed(recording: Stand) -> None:
+    (recording.bottom / "one").write_text("data")
+    os.link(recording.bottom / "one", recording.bottom / "two")
+    recording.d.chmod(b"one", 0o600)
+    recording.close()
+    assert lines(recording.upper) == ["C one"]
+
+
 def test_it_is_told_whether_anything_has_an_origin(plain: Stand) -> None:
     plain.fmt = WH_FILES
     fill(plain)
