@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mounts import Layers, public_directory
+from tests.support.mounts import Layers, public_directory, union_mount
 from tests.support.ops import Workers
 from tests.support.writers import WRITERS, build, operations, run, shown
 from unionfuse.offline.diff import UpperDiff
@@ -52,7 +52,8 @@ def test_names_that_came_and_went_are_told(system: str, seed: int, workers: Work
         with writer.mount(layers):
             before = set(shown(layers, workers))
             run(layers, ops, workers)
-        with writer.mount(layers):  # fuse-overlayfs remembers names that are nowhere
+        # fuse-overlayfs lists some names that it does not find itself, after a remount too.
+        with (union_mount if writer.is_plain else writer.mount)(layers):
             after = set(shown(layers, workers))
 
         exact = changes(layers, with_lowers=True)
