@@ -56,7 +56,7 @@ def _results(options: argparse.Namespace, sessions: list[Session], base: Path) -
         yield from _pjdfstest(options.pjdfstest.resolve(), sessions, base)
     if options.unionmount:
         for variant in unionmount.VARIANTS:
-            for session in sessions:
+            for session in filter(variant.fits, sessions):
                 suite = options.unionmount.resolve()
                 yield unionmount.run(suite, variant, session, base / "union")
     print(f"{time.monotonic() - begin:.0f} s in all", flush=True)

@@ -261,8 +261,7 @@ def _recorded(plan: MountPlan, session: str) -> Iterator[None]:
         yield
     finally:
         if record is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(record)
+            table.remove_record(record)
 
 
 def _raise_limits() -> None:

@@ -86,6 +86,19 @@ def write_record(plan: MountPlan, session: str) -> str | None:
     return None
 
 
+def remove_record(path: str) -> None:
+    """Remove the record that this process has left.
+
+    Device numbers are used again as soon as a filesystem is unmounted: by now it may be that of
+    a later mount, whose `umount` would not wait without it.
+    """
+    with contextlib.suppress(OSError):
+        with open(path, "rb") as file:
+            if b"\0pid=%d\0" % os.getpid() not in file.read():
+                return
+        os.unlink(path)
+
+
 def _listed() -> Iterator[tuple[str, str, str]]:
     """Yield type, mountpoint and device of what may be a union, the topmost last.
 

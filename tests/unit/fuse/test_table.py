@@ -111,3 +111,19 @@ def test_a_fifo_or_a_link_in_the_place_of_a_record_is_passed_over(tmp_path: Path
     record.symlink_to(tmp_path / "elsewhere")
     os.mkfifo(record.with_name("0:78"))
     assert [found.pid for found in table.mounted()] == [0, 0, 0]
+
+
+def test_at_the_end_a_record_is_removed(tmp_path: Path) -> None:
+    path = table.write_record(PLAN, "kernel")
+    assert path is not None
+    table.remove_record(path)
+    assert list((tmp_path / "records").iterdir()) == []
+
+
+def test_that_of_a_later_mount_with_the_same_number_is_left(tmp_path: Path) -> None:
+    path = table.write_record(PLAN, "kernel")
+    assert path is not None
+    later = tmp_path / "records" / "0:79"
+    later.write_bytes(later.read_bytes().replace(b"pid=", b"pid=1"))
+    table.remove_record(path)
+    assert later.exists()
