@@ -111,3 +111,28 @@ def shown(layers: Layers, workers: Workers, **options: object) -> dict[bytes, tr
         tree.snapshot, layers.mnt, entry_inos=False, **options
     )
     return found
+
+
+def build_few(layers: Layers) -> None:
+    """Fill the lowers with what `change_few` works on: too little for fuse-overlayfs to mix up.
+
+    Random trees it lists with names that it does not find, by what inode numbers there are.
+    """
+    for lower in layers.lowers:
+        for name in ("dir/sub/file", f"dir/of-{lower.name}", "gone/file", "replaced/file", "kept"):
+            (lower / name).parent.mkdir(parents=True, exist_ok=True)
+            (lower / name).write_text(f"{name} of {lower.name}")
+
+
+def change_few(mnt: Path) -> None:
+    """Make, change, replace and remove files and directories of the union there."""
+    (mnt / "dir/sub/file").write_text("changed")
+    (mnt / "dir/new").write_text("new")
+    (mnt / "kept").chmod(0o600)
+    for name in ("gone", "replaced"):
+        (mnt / name / "file").unlink()
+        (mnt / name).rmdir()
+    (mnt / "replaced").mkdir()
+    (mnt / "replaced/other").write_text("other")
+    (mnt / "dir/new").rename(mnt / "moved")
+    (mnt / "dir/of-lower1").unlink()

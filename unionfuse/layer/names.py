@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_FILE = b".wh..wh..opq"
+FUSE_OVERLAYFS_DEVICE = b".wh..opq"  # char 0:0 in the opaque directories that fuse-overlayfs makes
 AUFS_META_PREFIX = b".wh..wh."  # aufs' own files: no whiteouts, and never shown
 
 TRUSTED = b"trusted.overlay."

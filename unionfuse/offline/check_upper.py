@@ -136,6 +136,8 @@ class UpperCheck:
         hidden = entry.hides
         assert hidden is not None, "the caller has looked"
         path = at.path_of(entry.name)
+        if entry.name == names.FUSE_OVERLAYFS_DEVICE and entry.is_char_whiteout and at.is_pure:
+            return
         is_whiteout = entry.is_empty_file or entry.is_char_whiteout
         if not is_whiteout or hidden in _NO_NAMES:
             detail = f"a {entry.what} that is taken for a whiteout, and never shown"

@@ -412,6 +412,13 @@ def test_what_aufs_keeps_for_itself_is_no_finding(stand: Stand) -> None:
     assert found(stand) == []
 
 
+def test_the_device_that_fuse_overlayfs_makes_in_opaque_directories_is_no_finding(
+    stand: Stand,
+) -> None:
+    char(pure(stand) / ".wh..opq")
+    assert found(stand) == []
+
+
 def test_the_whiteout_that_overlayfs_keeps_in_its_workdir_is_no_leftover(stand: Stand) -> None:
     char(stand.work / "work/#4")
     char(stand.work / "index/#5")
