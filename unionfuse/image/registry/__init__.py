@@ -1,0 +1,1 @@
+"""Speak to registries, by the API of distribution-spec."""
