@@ -24,11 +24,11 @@ class Limits:
 
     entries: int = 2_000_000
     duplicates: int = 10_000
-    total_bytes: int = 1 << 40
+    total_bytes: int = 1 << 38
     ratio: int = 500
     ratio_from: int = 1 << 30
     path_bytes: int = 16_384
-    depth: int = 1_024
+    depth: int = 1_000
     names_bytes: int = 1 << 29
     header_bytes: int = 1 << 20
 

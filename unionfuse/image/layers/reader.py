@@ -30,6 +30,7 @@ _EXTENDED = frozenset({b"x", b"g", b"L", b"K"})
 _USTAR = b"ustar\x0000"
 _GNU = b"ustar  \0"
 _NANO = 10**9
+_MAX_SECONDS = 1 << 40
 
 
 class Stream:
@@ -158,8 +159,8 @@ class TarReader:
         if len(block) < BLOCK:
             raise Malformed("the tar is cut: its end is missing")
         second = self._stream.take(BLOCK)
-        if (second or not self._needs_end) and second not in (_ZEROS, b""):
-            raise Malformed("the tar is damaged: an empty block is in the middle of it")
+        if second != _ZEROS and (second or self._needs_end):
+            raise Malformed("the tar is damaged: its end is a single empty block")
         for part in self._stream.rest():
             if any(part) if len(part) < BLOCK else part != bytes(len(part)):
                 raise Malformed("the tar has something else after its end")
@@ -205,12 +206,18 @@ class TarReader:
                 for key, value in records.items()
                 if key.startswith(XATTR) and value
             }
+            if any(b"\0" in key or not key for key in member.xattrs):
+                raise Malformed(f"{shown(name)} has an attribute without a name")
         if member.fmt == stat.S_IFREG:
             self._regular(member, records, size, is_old_sparse)
         elif flag in (b"1", b"2"):
             member.target = records.get(b"linkpath") or _text(fields[8])
+            if not member.target or b"\0" in member.target:
+                raise Malformed(f"the link {shown(name)} leads nowhere")
         elif flag in (b"3", b"4"):
             member.rdev = (_number(fields[12]), _number(fields[13]))
+            if not (0 <= member.rdev[0] < 1 << 12 and 0 <= member.rdev[1] < 1 << 20):
+                raise Malformed(f"the device {shown(name)} has the number {member.rdev}")
         return member
 
     def _regular(
@@ -253,8 +260,6 @@ def parse_records(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if end > len(data) or end <= space or data[end - 1 : end] != b"\n" or not equals:
             raise Malformed("a PAX header of the tar is damaged")
-        if key == b"GNU.sparse.offset" or key == b"GNU.sparse.numbytes":
-            value = records.get(key, b"") + value + b","  # the one kind of record that repeats
         records[key] = value
         at = end
     return records
@@ -281,18 +286,17 @@ def _name(fields: tuple[bytes, ...]) -> bytes:
 def _number(field: bytes) -> int:
     """Read a number: octal digits, or two's complement marked by the first bit (GNU)."""
     if field[0] & 0x80:
-        value = int.from_bytes(field, "big")
-        bits = 8 * len(field) - 1
-        if field[0] & 0x40:  # negative
-            return value - (1 << bits + 1)
-        return value & (1 << bits) - 1
+        # 0x80 marks the form, and the next bit is the sign of the number.
+        value = int.from_bytes(field, "big") - (1 << (8 * len(field) - 1))
+        half: int = 1 << (8 * len(field) - 2)
+        return value if value < half else value - 2 * half
     digits = field.strip(b" \0")
     if not digits:
         return 0
-    try:
-        return int(digits.partition(b"\0")[0].strip(), 8)
-    except ValueError:
-        raise Malformed(f"a number in the tar is none: {digits!r}") from None
+    digits = digits.partition(b"\0")[0].strip()
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:
+        raise Malformed(f"a number in the tar is none: {digits!r}")
+    return int(digits, 8)
 
 
 def _signed_total(block: bytes, total: int) -> int:
@@ -317,10 +321,16 @@ def _decimal(records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
 def _mtime(records: dict[bytes, bytes], field: bytes) -> int:
     value = records.get(b"mtime")
     if not value:
-        return _number(field) * _NANO
+        return _in_range(_number(field) * _NANO)
     whole, _, fraction = value.partition(b".")
     if fraction and not fraction.isdigit():
         raise Malformed(f"the mtime in a PAX header is no number: {shown(value)}")
     nanos = int(fraction[:9].ljust(9, b"0"))
     seconds = _parse_int(whole, "mtime")
-    return seconds * _NANO - nanos if whole.startswith(b"-") else seconds * _NANO + nanos
+    return _in_range(seconds * _NANO + (-nanos if whole.startswith(b"-") else nanos))
+
+
+def _in_range(mtime_ns: int) -> int:
+    if abs(mtime_ns) > _MAX_SECONDS * _NANO:
+        raise Malformed(f"an entry of the tar has the mtime {mtime_ns // _NANO}")
+    return mtime_ns

@@ -80,17 +80,19 @@ def read_map(records: dict[bytes, bytes], take: Callable[[int], bytes], limit: i
 
 def _numbers_before_data(take: Callable[[int], bytes], limit: int) -> tuple[list[int], int]:
     data = b""
-    while True:
+    lines = 0
+    expected = None  # lines: the first tells how many pairs there are
+    while expected is None or lines < expected:
         block = take(_BLOCK)
         if len(block) < _BLOCK:
             raise Malformed("the tar is cut in the middle of a sparse map")
         data += block
+        lines += block.count(b"\n")
         if len(data) > limit:
             raise Refused("a sparse map of the tar is too large")
-        *lines, _ = data.split(b"\n")
-        if lines and len(lines) > 2 * _size(lines[0]):
-            count = 2 * _size(lines[0])
-            return [_size(line) for line in lines[1 : count + 1]], len(data)
+        if expected is None and lines:
+            expected = 1 + 2 * _size(data.partition(b"\n")[0])
+    return [_size(line) for line in data.split(b"\n")[1:expected]], len(data)
 
 
 def _size(text: bytes) -> int:

@@ -1,0 +1,76 @@
+"""The data of one file, from a tar to the disk and back, in pieces."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import xxhash
+
+    from unionfuse.image.layers.reader import TarReader
+
+_CHUNK = 1 << 20
+_ZEROS = memoryview(bytes(_CHUNK))
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write all of `data`."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, data[written:])
+
+
+def write_sparse(
+    fd: int,
+    reader: TarReader,
+    extents: list[tuple[int, int]],
+    size: int,
+    hashed: xxhash.xxh3_64,
+) -> None:
+    """Write the data that `reader` gives to `extents` of an empty file of `size` bytes.
+
+    `hashed` sees the file with its holes.
+    """
+    os.ftruncate(fd, size)
+    data = _cut(reader.data(), [length for _, length in extents])
+    end = 0
+    for offset, length in extents:
+        for zeros in zeros_of(offset - end):
+            hashed.update(zeros)
+        os.lseek(fd, offset, os.SEEK_SET)
+        left = length
+        while left:
+            part = next(data)
+            hashed.update(part)
+            write_all(fd, part)
+            left -= len(part)
+        end = offset + length
+    for zeros in zeros_of(size - end):
+        hashed.update(zeros)
+    for _ in data:  # so that a cut tar is seen
+        pass
+
+
+def _cut(parts: Iterator[memoryview], lengths: list[int]) -> Iterator[memoryview]:
+    """Yield what `parts` has, cut where each of `lengths` is full."""
+    part = memoryview(b"")
+    for length in lengths:
+        left = length
+        while left:
+            if not part:
+                part = next(parts)
+            piece = part[:left]
+            part = part[left:]
+            left -= len(piece)
+            yield piece
+    yield from parts
+
+
+def zeros_of(size: int) -> Iterator[memoryview]:
+    """Yield `size` zeros in pieces."""
+    while size > 0:
+        yield _ZEROS[: min(size, _CHUNK)]
+        size -= _CHUNK
