@@ -28,7 +28,7 @@ ACLS = frozenset({ACL_ACCESS, ACL_DEFAULT})
 
 ENCODED = b"user.containers.override_"
 """What stands before the name of an attribute that users may not set (fuse-overlayfs)."""
-_TO_ENCODE = (b"security.", names.TRUSTED, names.USER, names.FUSE_OVERLAYFS)
+_TO_ENCODE = (b"security.", names.TRUSTED, names.USER)
 
 NOT_CARRIED = frozenset({b"security.selinux", b"system.nfs4_acl"})
 """Attributes that belong to the machine and not to the image (umoci leaves them out too)."""
@@ -70,7 +70,7 @@ class LayerForm:
 
     def stored(self, name: bytes) -> bytes | None:
         """Return the name under which an attribute of a tar is kept, None if it is not."""
-        if name in NOT_CARRIED or name in NAMES or name.startswith(ENCODED):
+        if is_never_carried(name):
             return None
         if not self.owners:
             if name in ACLS:  # it would be about the modes on disk
@@ -90,10 +90,19 @@ class LayerForm:
             if name.startswith(ENCODED):
                 return name[len(ENCODED) :]
             # The others of these are about the file on disk, or markers.
-            return None if name.startswith(_TO_ENCODE) or name in ACLS else name
+            is_hidden = name.startswith((*_TO_ENCODE, names.FUSE_OVERLAYFS)) or name in ACLS
+            return None if is_hidden else name
         if name.startswith(ENCODED):
             return None
         return XattrNames(self.markers.prefix or names.USER).shown(name)
+
+
+def is_never_carried(name: bytes) -> bool:
+    """Tell whether an attribute is no part of an image: it is a machine's, or says how it is kept.
+
+    `user.fuseoverlayfs.*` are the markers of fuse-overlayfs, which has no way to escape them.
+    """
+    return name in NOT_CARRIED or name in NAMES or name.startswith((ENCODED, names.FUSE_OVERLAYFS))
 
 
 def _can_make(fd: int, fmt: int, rdev: int) -> bool:

@@ -287,9 +287,10 @@ def _number(field: bytes) -> int:
     """Read a number: octal digits, or two's complement marked by the first bit (GNU)."""
     if field[0] & 0x80:
         # 0x80 marks the form, and the next bit is the sign of the number.
-        value = int.from_bytes(field, "big") - (1 << (8 * len(field) - 1))
-        half: int = 1 << (8 * len(field) - 2)
-        return value if value < half else value - 2 * half
+        first = field[0] & 0x7F
+        first -= (first & 0x40) << 1
+        found: int = first << 8 * (len(field) - 1) | int.from_bytes(field[1:], "big")
+        return found
     digits = field.strip(b" \0")
     if not digits:
         return 0

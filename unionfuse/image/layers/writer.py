@@ -16,7 +16,7 @@ from unionfuse.image.layers.member import FORMATS, HARD_LINK, Member
 from unionfuse.image.layers.reader import BLOCK, XATTR, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 _HEADER = Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _FLAGS = {fmt: flag for flag, fmt in FORMATS.items()}
@@ -160,16 +160,11 @@ def _header(
 ) -> bytes:
     name, prefix, target = names
     uid, gid, size, mtime = numbers
-    major, minor = (b"%07o\0" % rdev[0], b"%07o\0" % rdev[1]) if rdev else (b"", b"")
-    major, minor = major or b"0000000\0", minor or b"0000000\0"
+    major, minor = rdev or (0, 0)
     fields = (
         name, b"%07o\0" % mode, b"%07o\0" % uid, b"%07o\0" % gid, b"%011o\0" % size,
-        b"%011o\0" % mtime, b" " * 8, flag, target, _USTAR, b"", b"", major, minor, prefix,
+        b"%011o\0" % mtime, b" " * 8, flag, target, _USTAR, b"", b"",
+        b"%07o\0" % major, b"%07o\0" % minor, prefix,
     )  # fmt: skip
     block = _HEADER.pack(*fields)
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def total(data: Iterable[bytes | memoryview]) -> int:
-    """Return the bytes of several pieces."""
-    return sum(len(piece) for piece in data)
