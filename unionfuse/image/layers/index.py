@@ -21,6 +21,8 @@ from unionfuse.image.layers.reader import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from unionfuse.image.layers.form import LayerForm
+
 VERSION = 1
 _MAX_ENTRY = 1 << 20
 _GATHER = 1 << 18
@@ -126,8 +128,9 @@ class IndexWriter:
         for path in sorted(self._packed):
             yield self._decode(self._packed[path])
 
-    def write(self, write: Callable[[bytes], object], head: IndexHead) -> None:
-        """Give the bytes of the index to `write`."""
+    def write(self, write: Callable[[bytes], object], form: LayerForm) -> None:
+        """Give the bytes of the index, of a layer that is kept as `form`, to `write`."""
+        head = IndexHead(VERSION, form.owners, form.devices)
         compressor = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
         for data in _gathered(self._pieces(head)):
             out = compressor.compress(data)

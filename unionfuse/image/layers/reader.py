@@ -302,7 +302,7 @@ def _number(field: bytes) -> int:
 
 def _signed_total(block: bytes, total: int) -> int:
     """Return the checksum as some old writers made it, of signed bytes."""
-    return total - 256 * sum(byte > 127 for byte in (*block[:148], *block[156:]))
+    return total - 256 * len([byte for byte in block[:148] + block[156:] if byte > 127])
 
 
 def _parse_int(value: bytes, what: str) -> int:

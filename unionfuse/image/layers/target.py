@@ -188,8 +188,12 @@ class Target:
             self._clear(fd_path(dir_fd, name))
         self._set_owner_and_mode(name, dir_fd, member)
         if member.xattrs:
-            xattrs = {key: value for key, value in member.xattrs.items() if key != ACL_DEFAULT}
-            self._set_xattrs(fd_path(dir_fd, name), xattrs)
+            acl = None
+            if self.form.stored(ACL_DEFAULT) is not None:
+                acl = member.xattrs.pop(ACL_DEFAULT, None)
+            self._set_xattrs(fd_path(dir_fd, name), member.xattrs)
+            if acl is not None:
+                member.xattrs[ACL_DEFAULT] = acl
 
     def finish_directory(self, path: bytes, mtime_ns: int, acl: bytes | None) -> None:
         """Give a directory what nothing may be made in it after."""
@@ -340,17 +344,18 @@ class Target:
         xattr.set_(target, self.form.override, kept.packed())
 
     def _set_xattrs(self, target: xattr.Target, xattrs: dict[bytes, bytes]) -> None:
-        for name, value in xattrs.items():
+        """Set `xattrs`; take out of it what is not kept."""
+        for name, value in list(xattrs.items()):
             stored = self.form.stored(name)
-            if stored is None:
-                self._notes[f"the attribute {shown(name)} is not kept"] += 1
-                continue
-            try:
-                xattr.set_(target, stored, value)
-            except OSError as err:
-                if err.errno not in _NOT_KEPT:
-                    raise
-                self._notes[f"the attribute {shown(name)} can not be kept here"] += 1
+            if stored is not None:
+                try:
+                    xattr.set_(target, stored, value)
+                    continue
+                except OSError as err:
+                    if err.errno not in _NOT_KEPT:
+                        raise
+            self._notes[f"the attribute {shown(name)} is not kept here"] += 1
+            del xattrs[name]
 
 
 def _chown(target: int | bytes, dir_fd: int | None, member: Member) -> None:

@@ -117,14 +117,10 @@ class _Verifier:
         return ["missing"]
 
     def _hard_link(self, st: os.stat_result, entry: IndexEntry) -> list[str]:
-        parent, name = split(entry.target)
-        try:
-            other = os.stat(name, dir_fd=self._dirs[parent].fd(), follow_symlinks=False)
-        except (KeyError, FileNotFoundError):
-            # Entries come in the order of their paths, so a directory may still be to come.
-            other = self._stat_far(entry.target)
-        same = other is not None and (st.st_dev, st.st_ino) == (other.st_dev, other.st_ino)
-        return [] if same else ["hard link"]
+        other = self._stat_far(entry.target)  # it may come later in the order of the paths
+        if other is not None and os.path.samestat(st, other):
+            return []
+        return ["hard link"]
 
     def _stat_far(self, path: bytes) -> os.stat_result | None:
         *above, name = path.split(b"/")
@@ -140,18 +136,13 @@ class _Verifier:
         self, where: LayerDir, name: bytes, st: os.stat_result, entry: IndexEntry
     ) -> list[str]:
         target = fd_path(where.fd(), name)
-        if not self._head.owners and not stat.S_ISLNK(st.st_mode):
+        on_disk = stat.S_IFMT(st.st_mode)
+        if not self._head.owners and on_disk != stat.S_IFLNK:
             kept = Override.parse(xattr.get_or_none(target, CONTAINERS) or b"")
-            on_disk = stat.S_IFMT(st.st_mode)
-            st = st if kept is None else kept.applied(st)
-        else:
-            on_disk = stat.S_IFMT(st.st_mode)
+            st = kept.applied(st) if kept is not None else st
         kind = KIND_OF.get(stat.S_IFMT(st.st_mode), "")
-        if kind == "f" and entry.kind in "cb" and not self._head.devices:
-            kind = entry.kind  # an empty file is in its place
-            st_rdev = os.makedev(*entry.rdev)
-        else:
-            st_rdev = st.st_rdev
+        if kind == "f" and entry.kind in "cb" and self._head.owners and not self._head.devices:
+            return []  # an empty file is in the place of a device
         if kind != entry.kind:
             return ["kind"]
         found = []
@@ -163,7 +154,7 @@ class _Verifier:
             found += _content(where, name, st, entry)
         elif entry.kind == "l" and os.readlink(name, dir_fd=where.fd()) != entry.target:
             found.append("target")
-        elif entry.kind in "cb" and st_rdev != os.makedev(*entry.rdev):
+        elif entry.kind in "cb" and st.st_rdev != os.makedev(*entry.rdev):
             found.append("device")
         return found
 

@@ -163,7 +163,7 @@ def test_extended_attributes_are_set(tmp_path):
     assert os.getxattr(tmp_path / "l/f", "security.capability")[:4] == b"\x01\0\0\x02"
     assert os.getxattr(tmp_path / "l/f", "user.k") == b"v"
     assert os.listxattr(tmp_path / "l/d") == ["trusted.x"]
-    assert applied.notes == ("the attribute security.selinux is not kept (1 times)",)
+    assert applied.notes == ("the attribute security.selinux is not kept here (1 times)",)
 
 
 def test_markers_of_overlays_in_a_tar_are_kept_escaped(tmp_path):

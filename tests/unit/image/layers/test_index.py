@@ -15,9 +15,10 @@ from unionfuse.image.layers.form import LayerForm
 from unionfuse.image.layers.index import IndexEntry, IndexHead, IndexWriter, read_index
 from unionfuse.image.layers.verify import verify_layer
 
+ROOT = LayerForm(CHAR_USER, owners=True, devices=True)
 FORMS = {
     "one user": LayerForm(CHAR_USER, owners=False, devices=False),
-    "root": LayerForm(LayerForm(CHAR_USER, True, True).markers, owners=True, devices=True),
+    "root": ROOT,
     "a namespace": LayerForm(CHAR_USER, owners=True, devices=False),
     "files as whiteouts": LayerForm(WH_FILES, owners=True, devices=True),
 }
@@ -47,8 +48,7 @@ def index_of(directory, form=None):
     writer = IndexWriter()
     apply(layer(), directory, form, index=writer)
     out = io.BytesIO()
-    head = IndexHead(1, form is None or form.owners, form is None or form.devices)
-    writer.write(out.write, head)
+    writer.write(out.write, form or ROOT)
     return out.getvalue()
 
 
@@ -95,7 +95,7 @@ def test_entries_come_in_order_and_the_later_ones_count():
         writer.add(IndexEntry(path, "f", size=size))
     writer.remove(b"c")
     out = io.BytesIO()
-    writer.write(out.write, IndexHead(1, True, True))
+    writer.write(out.write, ROOT)
     head, entries = read_index(io.BytesIO(out.getvalue()))
     assert head == IndexHead(1, True, True)
     assert [(entry.path, entry.size) for entry in entries] == [(b"a", 2), (b"b", 3)]
@@ -112,6 +112,6 @@ def test_a_cut_index_is_an_error(tmp_path):
     for number in range(100):
         writer.add(IndexEntry(b"%d" % number, "f"))
     out = io.BytesIO()
-    writer.write(out.write, IndexHead(1, True, True))
+    writer.write(out.write, ROOT)
     with pytest.raises(Corrupt):
         list(read_index(io.BytesIO(out.getvalue()[:-20]))[1])
