@@ -2,7 +2,7 @@
 
     BLOBS/sha256/HEX      complete, verified, on disk: never changed, only removed
     TMP/partial-HEX       bytes that came so far of a transfer, locked by who writes it
-    TMP/new-RANDOM        bytes whose digest is not known yet
+    TMP/new-RANDOM        bytes whose digest is not known yet, locked likewise
 
 A blob appears by one rename, after its bytes were compared with its digest and brought to disk:
 a crash leaves it there whole or not at all.
@@ -22,7 +22,7 @@ from unionfuse.image.errors import Corrupt, NotFound, StoreError
 from unionfuse.image.manifest import MAX_DOCUMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _CHUNK = 1 << 20
@@ -31,17 +31,29 @@ _CHUNK = 1 << 20
 class Blobs:
     """The blobs below one directory, which many processes may use at once."""
 
-    def __init__(self, directory: Path, tmp: Path) -> None:
-        """Keep blobs below `directory`, and what is not complete in `tmp`, on one filesystem."""
+    def __init__(
+        self, directory: Path, tmp: Path, use: Callable[[Digest], None] = lambda _: None
+    ) -> None:
+        """Keep blobs below `directory`, and what is not complete in `tmp`, on one filesystem.
+
+        `use` is called with each digest before it is looked for or appears, so that it is kept.
+        """
         self.directory = directory
         self.tmp = tmp
+        self._use = use
 
     def path(self, digest: Digest) -> Path:
         """Return where a blob is, if it is there."""
         return self.directory / algorithm_of(digest) / encoded_of(digest)
 
     def __contains__(self, digest: Digest) -> bool:
+        """Tell whether a blob is there, which is kept then as long as this command runs."""
+        self._use(digest)
         return self.path(digest).exists()
+
+    def use(self, digest: Digest) -> None:
+        """Say that a blob is to be kept as long as this command runs."""
+        self._use(digest)
 
     def size(self, digest: Digest) -> int:
         """Return the bytes of a blob.
@@ -89,8 +101,11 @@ class Blobs:
 
     def new(self) -> BlobWriter:
         """Begin a blob whose digest only its bytes tell; use it in a `with`."""
-        fd, name = tempfile.mkstemp(prefix="new-", dir=self.tmp)
-        return BlobWriter(self, fd, os.fsencode(name), None, None)
+        try:
+            fd, name = _new_locked(self.tmp)
+        except OSError as err:
+            raise as_store_error(err) from None
+        return BlobWriter(self, fd, name, None, None)
 
     def begin(self, digest: Digest, size: int | None) -> BlobWriter:
         """Begin or go on with a blob that has to become `digest`; use it in a `with`.
@@ -98,8 +113,12 @@ class Blobs:
         What an earlier transfer left is taken up: `offset` of the writer says how much. Waits
         for another process that is writing the same blob; look then whether it is there.
         """
+        self._use(digest)
         name = os.fsencode(self.tmp / f"partial-{encoded_of(digest)}")
-        fd = _open_locked(name)
+        try:
+            fd = _open_locked(name)
+        except OSError as err:
+            raise as_store_error(err) from None
         writer = BlobWriter(self, fd, name, digest, size)
         try:
             writer.take_up()
@@ -196,6 +215,7 @@ class BlobWriter:
                 os.unlink(self._name)
                 raise
         digest = self._digester.digest()
+        self._blobs.use(digest)
         path = self._blobs.path(digest)
         try:
             os.fchmod(self._fd, 0o644)
@@ -244,6 +264,15 @@ def _digest_as(digest: Digest, data: bytes) -> Digest:
     digester = Digester(algorithm_of(digest))
     digester.update(data)
     return digester.digest()
+
+
+def _new_locked(directory: Path) -> tuple[int, bytes]:
+    while True:
+        fd, name = tempfile.mkstemp(prefix="new-", dir=directory)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:  # else it was swept away before it was locked
+            return fd, os.fsencode(name)
+        os.close(fd)
 
 
 def _open_locked(name: bytes) -> int:
