@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from unionfuse.image import platforms
-from unionfuse.image.errors import BadReference, ImageError, NotFound
+from unionfuse.image.errors import BadReference, Corrupt, ImageError, NotFound
 from unionfuse.image.manifest import Platform
 from unionfuse.image.reference import LOCALHOST, Reference
 from unionfuse.image.store import lease, names, unpacking
@@ -137,39 +137,51 @@ class Store:
 
     # --- names ---
 
+    def complete(
+        self, root: Descriptor, platform: Platform | None = None, watch: Watch = unwatched
+    ) -> Image:
+        """See that an image is whole: its blobs are here, its layers unpacked and so verified.
+
+        Args:
+            root: of a manifest, or of an index with it.
+            platform: which image of an index; None for that of this machine, or any.
+            watch: is told how unpacking goes.
+
+        Raises:
+            NotFound: if a blob is missing.
+            Corrupt, Malformed, Refused: as what is there is.
+            StoreError: if there is no room.
+        """
+        image = self._whole(root, platform)
+        self.unpack(image, watch)
+        return image
+
     def add(
         self,
-        reference: Reference | None,
+        reference: Reference,
         descriptor: Descriptor,
         *,
         unpack: bool = True,
         platform: Platform | None = None,
         watch: Watch = unwatched,
     ) -> Image:
-        """Name an image, or an index of images, whose blobs are here.
+        """Name an image, or an index of images, whose blobs are here; see `complete`.
 
-        Args:
-            reference: None for a name made of its id.
-            unpack: unpack its layers first, which verifies their diff_ids; of an index, those
-                of the image for `platform`.
-            platform: None for that of this machine, or any if there is none for it.
-            watch: is told how unpacking goes.
-
-        Raises:
-            NotFound: if a blob is missing.
-            Corrupt, Malformed, Refused: as what is there is; nothing is named then.
+        With `unpack` turned off, its diff_ids are not verified before `unpack` is called.
         """
-        self.use(Use(lease.IMAGE, _use_name(descriptor.digest)))
-        image = self._select(descriptor, platform)
+        image = self._whole(descriptor, platform)
+        if unpack:
+            self.unpack(image, watch)
+        names.give(self.database, self.places.index, str(reference), descriptor)
+        return image
+
+    def _whole(self, root: Descriptor, platform: Platform | None) -> Image:
+        self.use(Use(lease.IMAGE, _use_name(root.digest)))
+        image = self._select(root, platform)
         for part in (image.manifest.config, *image.manifest.layers):
             size = self.blobs.size(part.digest)
             if size != part.size:
-                raise NotFound(f"blob {part.digest} has {size} bytes, not {part.size}: incomplete")
-        if unpack:
-            self.unpack(image, watch)
-        if reference is None:
-            reference = Reference(LOCALHOST, "unnamed", image.id.partition(":")[2][:12])
-        names.give(self.database, self.places.index, str(reference), descriptor)
+                raise Corrupt(f"blob {part.digest} has {size} bytes, not {part.size}")
         return image
 
     def tag(self, text: str, reference: Reference) -> Image:
@@ -337,6 +349,11 @@ class Store:
             Corrupt, Malformed, Refused, StoreError: as `unpack`.
         """
         return unpacking.unpack(self, layer, below, watch)
+
+
+def unnamed_reference(image: Image) -> Reference:
+    """Return the name of an image that came without one: made of its id."""
+    return Reference(LOCALHOST, "unnamed", image.id.partition(":")[2][:12])
 
 
 def _use_name(digest: Digest) -> str:
