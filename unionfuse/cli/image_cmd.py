@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -19,7 +21,20 @@ Examples:
   unionfuse image commit upper localhost/mine:1 --base debian:12 --cmd bash
   unionfuse image save localhost/mine:1 -o mine.tar
 """
-COMMANDS = ("gc", "history", "inspect", "ls", "rm", "tag")
+COMMANDS = (
+    "gc",
+    "history",
+    "inspect",
+    "load",
+    "ls",
+    "mount",
+    "rm",
+    "save",
+    "tag",
+    "tree",
+    "unshare",
+)
+_OUTSIDE = ("mount", "unshare")  # what is mounted in a namespace of its own, nobody would see
 
 
 class ImageCommands(click.Group):
@@ -49,3 +64,16 @@ class ImageCommands(click.Group):
 def image(ctx: click.Context, root: Path | None) -> None:
     """Keep OCI images, and make layers, stacks and images of each other."""
     ctx.obj = root
+    if ctx.invoked_subcommand in COMMANDS and ctx.invoked_subcommand not in _OUTSIDE:
+        _keep_owners()
+
+
+def _keep_owners() -> None:
+    """Without root, go on in a user namespace where files can have other owners."""
+    if os.geteuid() == 0 or {"-h", "--help"} & set(sys.argv):
+        return
+    from unionfuse.cli.image.rootless import available, reenter
+
+    mapping = available()
+    if mapping is not None:
+        reenter(mapping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -164,3 +165,38 @@ def inspection(store: Store, image: Image, names: list[str]) -> dict[str, Any]:
         "config": msgspec.json.decode(image.config_data),
         "manifest": msgspec.json.decode(store.blobs.read(image.descriptor.digest)),
     }
+
+
+@dataclass
+class Branch:
+    """A layer on those below it, and what is on it.
+
+    Attributes:
+        names: of the images of which it is the topmost layer.
+        size: bytes of its files; None if it is not unpacked.
+    """
+
+    diff_id: Digest
+    chain_id: Digest
+    size: int | None
+    names: list[str] = field(default_factory=list)
+    above: list[Branch] = field(default_factory=list)
+
+
+def tree(store: Store) -> list[Branch]:
+    """Return the bottom layers, with all that is built on them."""
+    sizes = Sizes(store)
+    bottoms: list[Branch] = []
+    known: dict[Digest, Branch] = {}
+    for image, names in store.images():
+        above, branch = bottoms, None
+        for layer in image.stack:
+            branch = known.get(layer.chain_id)
+            if branch is None:
+                branch = Branch(layer.diff_id, layer.chain_id, sizes.of(image, layer))
+                known[layer.chain_id] = branch
+                above.append(branch)
+            above = branch.above
+        if branch is not None:
+            branch.names += [name.reference for name in names]
+    return bottoms

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unionfuse.cli.printing import printable
+from unionfuse.image.errors import ImageError
 from unionfuse.image.store.store import Store
 
 if TYPE_CHECKING:
@@ -30,6 +31,18 @@ def opened() -> Store:
     """Open the store that the command line names; use it in a `with`."""
     root = click.get_current_context().find_object(Path)
     return Store.open(root)
+
+
+def tidy(store: Store) -> None:
+    """Remove what this command has brought into the store and no image has.
+
+    It is not to stay, least of all where there was no room for all of it.
+    """
+    from unionfuse.image.store.collect import collect
+
+    store.forget_uses()
+    with contextlib.suppress(ImageError):  # something else is damaged: `verify` tells of it
+        collect(store, partials=False)
 
 
 def platform_of(text: str | None) -> Platform | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -27,6 +26,7 @@ from unionfuse.image.store.store import unnamed_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from unionfuse.image.digest import Digest
     from unionfuse.image.layers.compression import Readable
@@ -145,9 +145,7 @@ def _fetch_below(
     if depth > MAX_INDEX_DEPTH:
         raise Malformed(f"index {root.digest} goes on for too deep")
     fetch(root)
-    document = parse_document(
-        blobs.read(root.digest), root.media_type, f"manifest {root.digest}"
-    )
+    document = parse_document(blobs.read(root.digest), root.media_type, f"manifest {root.digest}")
     if isinstance(document, Manifest):
         for part in (document.config, *document.layers):
             fetch(part)
@@ -210,7 +208,9 @@ def _of_docker(members: Members, blobs: Blobs) -> list[_Found]:
             media_type=media_types.OCI_MANIFEST,
         )
         data = encode(manifest)
-        found.append(_Found(names, Descriptor(media_types.OCI_MANIFEST, blobs.put(data), len(data))))
+        found.append(
+            _Found(names, Descriptor(media_types.OCI_MANIFEST, blobs.put(data), len(data)))
+        )
     return found
 
 

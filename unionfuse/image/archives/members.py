@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from unionfuse.image.digest import Digest, parse_digest
 from unionfuse.image.errors import Malformed, NotFound, Refused
@@ -77,7 +77,7 @@ def read_members(file: Readable, blobs: Blobs, watch: Watch, total: int) -> Memb
     members = Members()
     stream = _Forward(decompressed(_Counted(file, watch, total)))
     try:
-        with tarfile.TarFile(fileobj=stream, mode="r") as tar:
+        with tarfile.TarFile(fileobj=cast("IO[bytes]", stream), mode="r") as tar:
             for count, member in enumerate(tar):
                 if count >= _MAX_MEMBERS:
                     raise Refused(f"the archive has more than {_MAX_MEMBERS} files")

@@ -7,6 +7,7 @@ from there when the lock is free again. A crash leaves that directory to the nex
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -20,6 +21,7 @@ from unionfuse.image.store import lease
 from unionfuse.image.store.image import directory_name, read_document, read_image
 
 if TYPE_CHECKING:
+    from unionfuse.image.store.lease import Use
     from unionfuse.image.store.store import Store
 
 
@@ -99,7 +101,6 @@ def collect(store: Store, *, partials: bool = True, dry_run: bool = False) -> Co
         with lease.locked(dead, fcntl.LOCK_EX), store.database.transaction():
             for blob in blobs:
                 store.blobs.path(blob).rename(dead / blob.replace(":", "-"))
-                store.database.remove_blob(blob)
             for name in directories:
                 (places.layers / name).rename(dead / f"layer-{name}")
                 store.database.remove_layer(name)
@@ -108,23 +109,34 @@ def collect(store: Store, *, partials: bool = True, dry_run: bool = False) -> Co
     return Collected(blobs, directories, size)
 
 
+def layers_in_use(store: Store) -> set[str]:
+    """Return the directories of layers/ that mounts and commands use; the caller has the lock."""
+    marks = _Marks(store)
+    with contextlib.suppress(ImageError):  # a document that is damaged
+        _mark_leased(marks, lease.live_uses(store.places.tmp))
+    return marks.layers
+
+
 def _mark(store: Store) -> _Marks:
     marks = _Marks(store)
     # Leases first: what a command has named before its lease ended is found by that name.
     uses = lease.live_uses(store.places.tmp)
-    names = store.database.names()
     try:
-        for name in names:
+        for name in store.database.names():
             marks.walk(name.descriptor, is_needed=True)
-        for use in uses:
-            if use.kind == lease.IMAGE:
-                digest = Digest(use.name.replace("-", ":", 1))
-                marks.walk(Descriptor("", digest, 0), is_needed=False)
+        _mark_leased(marks, uses)
     except ImageError as err:
         raise StoreError(f"{err}; nothing is removed: see `unionfuse image verify`") from None
+    return marks
+
+
+def _mark_leased(marks: _Marks, uses: set[Use]) -> None:
     for use in uses:
+        if use.kind == lease.LAYER:
+            marks.layers.add(use.name)
+        elif use.kind == lease.IMAGE:
+            digest = Digest(use.name.replace("-", ":", 1))
+            marks.walk(Descriptor("", digest, 0), is_needed=False)
+    for use in uses:  # afterwards: what is marked is not walked
         if use.kind == lease.BLOB:
             marks.blobs.add(Digest(use.name.replace("-", ":", 1)))
-        elif use.kind == lease.LAYER:
-            marks.layers.add(use.name)
-    return marks

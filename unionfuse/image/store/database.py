@@ -1,7 +1,7 @@
 """The SQLite database of a store: what is in no blob.
 
-That is which names images have here, and what is known of layers. The names are in ROOT/index.json
-too, written before the database is; facts about layers are found again by reading them. So a
+That is which names images have here, and how large layers are. The names are in ROOT/index.json
+too, written before the database is, and what is known of a layer is in its directory. So a
 database that is lost or damaged can be made anew.
 
 Many processes use it at once: writing is one short transaction, and waits for others'.
@@ -14,6 +14,8 @@ import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from unionfuse.image.digest import Digest
 from unionfuse.image.errors import StoreError
@@ -36,10 +38,6 @@ CREATE TABLE name (
     named_at INTEGER NOT NULL        -- seconds since 1970
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX name_digest ON name (digest);
-CREATE TABLE blob (
-    digest TEXT PRIMARY KEY,         -- of a layer as it came, compressed or not
-    diff_id TEXT NOT NULL            -- of its tar
-) STRICT, WITHOUT ROWID;
 CREATE TABLE layer (
     directory TEXT PRIMARY KEY,      -- in layers/
     diff_id TEXT NOT NULL,
@@ -50,6 +48,10 @@ CREATE TABLE layer (
 """
 
 
+class DatabaseDamaged(StoreError):
+    """The file is no database any more; what was in it can be found again."""
+
+
 class Name(NamedTuple):
     """One name of an image, and the document that it means."""
 
@@ -58,7 +60,7 @@ class Name(NamedTuple):
     named_at: int
 
 
-class LayerFacts(NamedTuple):
+class LayerFacts(msgspec.Struct, frozen=True):
     """What is known of an unpacked layer; see the schema."""
 
     directory: str
@@ -153,19 +155,6 @@ class Database:
         """Forget a name."""
         self._write("DELETE FROM name WHERE reference = ?", reference)
 
-    def diff_id(self, blob: Digest) -> Digest | None:
-        """Return the diff_id of a layer by its blob, if it is known."""
-        rows = self._read("SELECT diff_id FROM blob WHERE digest = ?", blob)
-        return Digest(str(rows[0][0])) if rows else None
-
-    def set_diff_id(self, blob: Digest, diff_id: Digest) -> None:
-        """Note what a blob was found to be."""
-        self._write("INSERT OR REPLACE INTO blob VALUES (?, ?)", blob, diff_id)
-
-    def remove_blob(self, blob: Digest) -> None:
-        """Forget what is known of a blob."""
-        self._write("DELETE FROM blob WHERE digest = ?", blob)
-
     def layers(self) -> dict[str, LayerFacts]:
         """Return what is known of layers, by their directories."""
         rows = self._read("SELECT directory, diff_id, entries, tar_size, size FROM layer")
@@ -173,7 +162,8 @@ class Database:
 
     def set_layer(self, facts: LayerFacts) -> None:
         """Note what a layer was found to be."""
-        self._write("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?)", *facts)
+        values = msgspec.structs.astuple(facts)
+        self._write("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?)", *values)
 
     def remove_layer(self, directory: str) -> None:
         """Forget what is known of a layer."""
@@ -215,6 +205,6 @@ class Database:
                 text = f"other commands have kept it for {_WAIT_SECONDS:.0f} s"
             raise StoreError(f"{self._path}: {text}") from None
         except sqlite3.DatabaseError as err:
-            raise StoreError(
+            raise DatabaseDamaged(
                 f"{self._path} is damaged ({err}): `unionfuse image verify --repair` makes it anew"
             ) from None

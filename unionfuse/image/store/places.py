@@ -1,10 +1,10 @@
 """Where a store is, and what is where in it.
 
-    ROOT/store.db                  names of images, facts about layers (database.py)
+    ROOT/store.db                  names of images, sizes of layers (database.py)
     ROOT/index.json, oci-layout    the names once more: ROOT is an image layout (image-layout.md)
     ROOT/blobs/sha256/HEX          documents and compressed layers (blobs.py)
-    ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/ is its tree, index what it has
-    ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id (unpacking.py)
+    ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/, index and facts.json (unpacking.py)
+    ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id, likewise
     ROOT/lock                      held while something is put to use, or is removed (lease.py)
     ROOT/tmp/                      what is not complete, and leases; locked by who is at work on it
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from unionfuse.image import platforms
 from unionfuse.image.errors import BadReference, Corrupt, ImageError, NotFound
+from unionfuse.image.layers.limits import Limits
 from unionfuse.image.manifest import Platform
 from unionfuse.image.reference import LOCALHOST, Reference
 from unionfuse.image.store import lease, names, unpacking
@@ -49,6 +50,7 @@ class Store:
         places: the paths in it.
         blobs: its documents and compressed layers.
         database: its names, and facts about layers.
+        limits: what a layer may be; may be set.
     """
 
     def __init__(self, places: Places, database: Database) -> None:
@@ -56,6 +58,7 @@ class Store:
         self.places = places
         self.database = database
         self.blobs = Blobs(places.blobs, places.tmp, self._use_blob)
+        self.limits = Limits()
         self._own: Lease | None = None
         self._mutex = threading.RLock()
 
@@ -74,17 +77,29 @@ class Store:
         try:
             if is_new:
                 names.restore(database, places.index)
+                unpacking.find_facts(store)
         except BaseException:
             store.close()
             raise
         return store
 
+    @classmethod
+    def mend(cls, root: Path | None = None) -> Store:
+        """Open a store whose database is damaged: put that aside, and make a new one.
+
+        Raises:
+            StoreError: if the store can not be used, or the names are lost too.
+        """
+        places = Places((root or default_root(is_root=is_root())).absolute())
+        for suffix in ("", "-wal", "-shm"):
+            damaged = places.database.with_name(places.database.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                damaged.rename(places.root / f"damaged-{damaged.name}")
+        return cls.open(root)
+
     def close(self) -> None:
         """Let go of it, and of what it kept in use."""
-        with self._mutex:
-            if self._own is not None:
-                self._own.close()
-                self._own = None
+        self.forget_uses()
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -106,6 +121,13 @@ class Store:
                 lease.sweep(self.places.tmp)
                 self._own = Lease(self.places.tmp, self.places.lock)
             self._own.touch(use)
+
+    def forget_uses(self) -> None:
+        """Let gc have what this command has used so far, and no name leads to."""
+        with self._mutex:
+            if self._own is not None:
+                self._own.close()
+                self._own = None
 
     def hold(self, image: Image) -> Lease:
         """Keep an image with its layers until the lease is closed in every process that has it.
@@ -246,6 +268,11 @@ class Store:
             if found:
                 return self._keep(next(iter(found.values())))
         raise NotFound(f"no image {text!r} in the store {self.places.root}")
+
+    def name_of(self, text: str) -> str | None:
+        """Return the whole of a name; None if it is an id."""
+        found = self._by_name(text)
+        return None if found is None else found.reference
 
     def _by_name(self, text: str) -> Name | None:
         try:
