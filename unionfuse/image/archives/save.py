@@ -6,7 +6,7 @@ The tars are deterministic: the same images give the same bytes. Every blob is v
 from __future__ import annotations
 
 import json
-import tarfile
+import stat
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from unionfuse.image import media_types
@@ -14,6 +14,8 @@ from unionfuse.image.archives.load import CONTAINERD_NAME, REF_NAME
 from unionfuse.image.digest import Digester, algorithm_of, encoded_of
 from unionfuse.image.errors import Corrupt, NotFound
 from unionfuse.image.layers.compression import decompressed
+from unionfuse.image.layers.member import Member
+from unionfuse.image.layers.writer import TarWriter
 from unionfuse.image.manifest import Descriptor, Index, Manifest, Platform, encode
 from unionfuse.image.store.image import read_document
 
@@ -184,7 +186,7 @@ class _Tar:
     """A deterministic tar of regular files."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self._tar = TarWriter(file.write)
 
     def add(self, name: str, data: bytes) -> None:
         self.stream(name, len(data), iter([data]))
@@ -195,22 +197,19 @@ class _Tar:
         Raises:
             Corrupt: if there are not `size` of them.
         """
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = size, 0o644
-        self._file.write(info.tobuf(tarfile.PAX_FORMAT))
+        self._tar.add(Member(name.encode(), stat.S_IFREG, mode=0o644, size=size))
         left = size
         for data in pieces:
             left -= len(data)
             if left < 0:
                 break
-            self._file.write(data)
+            self._tar.write(data)
         if left:
             raise Corrupt(f"{name} has not the {size} bytes that it had")
-        self._file.write(bytes(-size % tarfile.BLOCKSIZE))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self._file.write(bytes(2 * tarfile.BLOCKSIZE))
+            self._tar.close()
