@@ -22,14 +22,18 @@ Examples:
   unionfuse image save localhost/mine:1 -o mine.tar
 """
 COMMANDS = (
+    "commit",
+    "export",
     "gc",
     "history",
+    "import",
     "inspect",
     "load",
     "ls",
     "mount",
     "rm",
     "save",
+    "squash",
     "tag",
     "tree",
     "unshare",

@@ -6,10 +6,11 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from unionfuse.cli.errors import Failure
 from unionfuse.cli.printing import printable
 from unionfuse.image.errors import ImageError
 from unionfuse.image.store.store import Store
@@ -31,6 +32,18 @@ def opened() -> Store:
     """Open the store that the command line names; use it in a `with`."""
     root = click.get_current_context().find_object(Path)
     return Store.open(root)
+
+
+def existing(path: str) -> BinaryIO:
+    """Open a file that the command line names.
+
+    Raises:
+        Failure: if it can not be read.
+    """
+    try:
+        return open(path, "rb")
+    except OSError as err:
+        raise Failure(f"{path}: {err.strerror}") from None
 
 
 def tidy(store: Store) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.cli.image.common import json_option, opened, print_json, progress, quiet_option, tidy
+from unionfuse.cli.image.common import (
+    existing,
+    json_option,
+    opened,
+    print_json,
+    progress,
+    quiet_option,
+    tidy,
+)
 from unionfuse.cli.printing import printable
 
 if TYPE_CHECKING:
@@ -66,5 +74,5 @@ def _load(store: Store, source: str, names: tuple[Reference, ...], watch: Watch)
     path = Path(source)
     if path.is_dir():
         return load_directory(store, path, names, watch)
-    with path.open("rb", buffering=0) as file:
+    with existing(source) as file:
         return load_file(store, file, os.fstat(file.fileno()).st_size, names, watch)

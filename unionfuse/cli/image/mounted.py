@@ -47,6 +47,9 @@ def mount_image(
         if not lowers:
             raise Failure(f"image {ref} has no layers")
         held = store.hold(image)
+        if upper is not None and os.path.isdir(upper):
+            path = os.path.realpath(upper)
+            store.database.set_base(path, os.stat(path).st_ino, image.descriptor.digest)
     with held:  # the store is closed: a daemon has no use for its database
         serving.start(
             LayerWords(

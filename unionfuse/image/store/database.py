@@ -45,6 +45,11 @@ CREATE TABLE layer (
     tar_size INTEGER NOT NULL,       -- bytes of the tar
     size INTEGER NOT NULL            -- bytes of the files
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE upper (
+    path TEXT PRIMARY KEY,           -- of a directory that was mounted on an image
+    inode INTEGER NOT NULL,          -- of it: another may be there by now
+    image TEXT NOT NULL              -- digest of its manifest
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -168,6 +173,15 @@ class Database:
     def remove_layer(self, directory: str) -> None:
         """Forget what is known of a layer."""
         self._write("DELETE FROM layer WHERE directory = ?", directory)
+
+    def base(self, path: str, inode: int) -> Digest | None:
+        """Return the image that an upper was mounted on the last time."""
+        rows = self._read("SELECT image FROM upper WHERE path = ? AND inode = ?", path, inode)
+        return Digest(str(rows[0][0])) if rows else None
+
+    def set_base(self, path: str, inode: int, image: Digest) -> None:
+        """Note the image that an upper is mounted on."""
+        self._write("INSERT OR REPLACE INTO upper VALUES (?, ?, ?)", path, inode, image)
 
     def problem(self) -> str | None:
         """Say what is damaged in the database, None if nothing is."""

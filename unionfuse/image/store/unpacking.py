@@ -23,7 +23,7 @@ from unionfuse.image.errors import Refused
 from unionfuse.image.layers.apply import LayerBlob, apply_layer
 from unionfuse.image.layers.form import LayerForm
 from unionfuse.image.layers.implied import complete_implied
-from unionfuse.image.layers.index import VERSION, IndexHead, IndexWriter
+from unionfuse.image.layers.index import IndexWriter
 from unionfuse.image.store import lease
 from unionfuse.image.store.blobs import as_store_error, sync_directory
 from unionfuse.image.store.database import LayerFacts
@@ -164,7 +164,7 @@ def _apply(store: Store, layer: Layer, scratch: Path, watch: Watch) -> Applied:
     finally:
         os.close(fd)
     with (scratch / INDEX).open("wb") as out:
-        index.write(out.write, IndexHead(VERSION, form.owners, form.devices))
+        index.write(out.write, form)
     return applied
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from unionfuse.image import media_types
 from unionfuse.image.digest import Digest, Digester, algorithm_of, parse_digest
 from unionfuse.image.errors import Corrupt, ImageError, Malformed, StoreError
+from unionfuse.image.layers.index import read_index
 from unionfuse.image.layers.verify import verify_layer
 from unionfuse.image.manifest import Manifest, parse_document
 from unionfuse.image.store import lease
@@ -151,19 +152,23 @@ class Verification:
             fd = os.open(directory / TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with (directory / INDEX).open("rb") as index:
-                    differences = list(islice(verify_layer(fd, index), _MAX_DIFFERENCES + 1))
+                    found = verify_layer(fd, *read_index(index))
+                    differences = list(islice(found, _MAX_DIFFERENCES + 1))
             finally:
                 os.close(fd)
         except (ImageError, OSError) as err:
-            found = [str(err)]
+            texts = [str(err)]
         else:
-            found = [str(difference) for difference in differences[:_MAX_DIFFERENCES]]
+            texts = [
+                f"{os.fsdecode(path) or '/'}: {what}"
+                for path, what in differences[:_MAX_DIFFERENCES]
+            ]
             if len(differences) > _MAX_DIFFERENCES:
-                found.append("and more")
-        if found:
+                texts.append("and more")
+        if texts:
             names = tuple(self._users.get(name, ()))
             mend = "`unionfuse image verify --repair` unpacks it again"
-            yield Problem("layer", name, "; ".join(found), names, mend)
+            yield Problem("layer", name, "; ".join(texts), names, mend)
 
 
 def _mend_blob(names: tuple[str, ...]) -> str:
