@@ -37,6 +37,7 @@ COMMANDS = (
     "tag",
     "tree",
     "unshare",
+    "verify",
 )
 _OUTSIDE = ("mount", "unshare")  # what is mounted in a namespace of its own, nobody would see
 

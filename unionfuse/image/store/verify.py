@@ -160,8 +160,8 @@ class Verification:
             texts = [str(err)]
         else:
             texts = [
-                f"{os.fsdecode(path) or '/'}: {what}"
-                for path, what in differences[:_MAX_DIFFERENCES]
+                f"/{os.fsdecode(difference.path)}: {difference.what}"
+                for difference in differences[:_MAX_DIFFERENCES]
             ]
             if len(differences) > _MAX_DIFFERENCES:
                 texts.append("and more")
