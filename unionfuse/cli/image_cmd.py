@@ -23,6 +23,7 @@ Examples:
 """
 COMMANDS = (
     "commit",
+    "diff",
     "export",
     "gc",
     "history",
@@ -36,6 +37,7 @@ COMMANDS = (
     "squash",
     "tag",
     "tree",
+    "unpack",
     "unshare",
     "verify",
 )

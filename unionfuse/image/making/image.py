@@ -103,7 +103,10 @@ def squash(store: Store, base: Image, recipe: Recipe) -> Made:
     lowers = store.unpack(base, recipe.watch)
     with opened_stack(None, lowers) as stack:
         layer, packed = new_layer(
-            store, recipe, lambda write, options: pack_merged(stack, write, options)
+            store,
+            recipe,
+            lambda write, options: pack_merged(stack, write, options),
+            with_root=True,
         )
     config = new_config(base, [layer.diff_id], recipe.changes, keeps_history=False)
     image = _named(store, config, (layer.descriptor,), recipe)
@@ -114,8 +117,10 @@ def new_layer(
     store: Store,
     recipe: Recipe,
     pack: Callable[[Callable[[bytes], object], PackOptions], Packed],
+    *,
+    with_root: bool = False,
 ) -> tuple[NewLayer, Packed]:
-    """Put a layer that `pack` writes into the store."""
+    """Put a layer that `pack` writes into the store; `with_root`: with an entry for the root."""
     done = 0
     with store.blobs.new() as writer:
         compressor = Compressor(writer.write, recipe.compression)
@@ -126,7 +131,7 @@ def new_layer(
             done += len(data)
             recipe.watch("packing", done, 0)
 
-        packed = pack(write, PackOptions(source_date_epoch=source_date_epoch()))
+        packed = pack(write, PackOptions(source_date_epoch(), with_root))
         compressor.close()
         size = writer.size
         digest = writer.commit()
