@@ -82,7 +82,12 @@ def import_directory(
     """Make an image of all that is in a directory."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        layer, _ = new_layer(store, recipe, lambda write, options: pack_tree(fd, write, options))
+        layer, _ = new_layer(
+            store,
+            recipe,
+            lambda write, options: pack_tree(fd, write, options),
+            with_root=True,
+        )
     finally:
         os.close(fd)
     return put_on(store, None, [layer], recipe)
