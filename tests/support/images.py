@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from unionfuse.image import media_types
 from unionfuse.image.digest import digest_of
-from unionfuse.image.layers.limits import Limits
 from unionfuse.image.manifest import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    import pytest
 
     from unionfuse.image.digest import Digest
     from unionfuse.image.store.store import Store
@@ -172,4 +173,8 @@ def merged(trees: Iterable[Path]) -> dict[str, bytes]:
     return found
 
 
-SMALL_LIMITS = Limits(entries=10)
+def write_nothing_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a store not wait for the disk, which takes most of the time of a small test."""
+    monkeypatch.setattr("unionfuse.image.store.unpacking.syncfs", lambda _: None)
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.setattr("unionfuse.image.store.database.SYNCHRONOUS", "OFF")

@@ -17,6 +17,7 @@ from tests.support.images import (
     layout_files,
     make_image,
     tar_of,
+    write_nothing_to_disk,
     write_files,
 )
 from unionfuse.cli.group import cli
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-Run = "Callable[..., Result]"
 IMAGE = make_image(BASE, CHANGES)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    write_nothing_to_disk(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNIONFUSE_ROOT", str(tmp_path / "store"))
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1  # of the schema, in user_version
+SYNCHRONOUS = "FULL"  # a name that a user was told of stays, also where the power fails
 _WAIT_SECONDS = 60.0
 
 # This is the reference for what is stored.
@@ -99,7 +100,7 @@ class Database:
     def _prepare(self) -> None:
         with self._explained():
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # a name that was given stays
+            self._connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         if self._version() == VERSION:
             return
         with self.transaction():
