@@ -17,8 +17,8 @@ from tests.support.images import (
     layout_files,
     make_image,
     tar_of,
-    write_nothing_to_disk,
     write_files,
+    write_nothing_to_disk,
 )
 from unionfuse.cli.group import cli
 from unionfuse.cli.image import rootless
