@@ -119,6 +119,21 @@ class Blobs:
             fd = _open_locked(name)
         except OSError as err:
             raise as_store_error(err) from None
+        return self._take_up(fd, name, digest, size)
+
+    def try_begin(self, digest: Digest, size: int | None) -> BlobWriter | None:
+        """Begin as `begin` does; None at once if another process is writing the same blob."""
+        self._use(digest)
+        name = os.fsencode(self.tmp / f"partial-{encoded_of(digest)}")
+        try:
+            fd = _open_locked(name, fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError as err:
+            raise as_store_error(err) from None
+        return self._take_up(fd, name, digest, size)
+
+    def _take_up(self, fd: int, name: bytes, digest: Digest, size: int | None) -> BlobWriter:
         writer = BlobWriter(self, fd, name, digest, size)
         try:
             writer.take_up()
@@ -227,6 +242,12 @@ class BlobWriter:
             raise as_store_error(err) from None
         return digest
 
+    def abandon(self) -> None:
+        """Let go of it, and of what came so far."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name)
+        self.close()
+
     def close(self) -> None:
         """Let go of it; of a digest that is known what came so far stays, to be taken up."""
         if self._fd < 0:
@@ -275,11 +296,15 @@ def _new_locked(directory: Path) -> tuple[int, bytes]:
         os.close(fd)
 
 
-def _open_locked(name: bytes) -> int:
-    """Open a partial blob and wait for whoever else writes it."""
+def _open_locked(name: bytes, how: int = 0) -> int:
+    """Open a partial blob and wait for whoever else writes it; not with `how` LOCK_NB."""
     while True:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | how)
+        except BaseException:
+            os.close(fd)
+            raise
         try:
             same = os.stat(name).st_ino == os.fstat(fd).st_ino
         except FileNotFoundError:  # the other has completed it
