@@ -113,6 +113,7 @@ class Connection:
     def __init__(self, registry: str, repository: str, options: ConnectionOptions) -> None:
         self.registry = registry
         self.options = options
+        self._trust = options.trust
         files = options.auth_files
         self._auth = Authenticator(
             registry,
@@ -123,24 +124,30 @@ class Connection:
         )
         self._base: httpx.URL | None = None
         self._lock = trio.Lock()
-        timeouts = options.timeouts
-        self._timeout = httpx.Timeout(
-            connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=None
-        )
-        self._client = httpx.AsyncClient(
-            verify=endpoint.tls_context(registry, options.trust),
-            timeout=self._timeout,
-            headers={"User-Agent": f"unionfuse/{__version__}", "Accept-Encoding": "identity"},
-            # a proxy can not reach what listens on this machine alone
-            trust_env=not endpoint.is_loopback(registry),
-        )
+        self._timeout = _timeout(options.timeouts, options.timeouts.read)
+        self._clients: dict[str, httpx.AsyncClient] = {}  # by the scheme
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-            await self._client.aclose()
+            for client in self._clients.values():
+                await client.aclose()
+
+    def _client(self, url: httpx.URL) -> httpx.AsyncClient:
+        """Return what is used for a URL: to load all certificates takes a tenth of a second."""
+        scheme = url.scheme
+        if scheme not in self._clients:
+            is_plain = scheme == "http"
+            self._clients[scheme] = httpx.AsyncClient(
+                verify=False if is_plain else endpoint.tls_context(self.registry, self._trust),
+                timeout=self._timeout,
+                headers={"User-Agent": f"unionfuse/{__version__}", "Accept-Encoding": "identity"},
+                # a proxy can not reach what listens on this machine alone
+                trust_env=not endpoint.is_loopback(self.registry),
+            )
+        return self._clients[scheme]
 
     @contextlib.asynccontextmanager
     async def stream(self, ask: Ask) -> AsyncIterator[httpx.Response]:
@@ -177,7 +184,9 @@ class Connection:
                     raise RegistryError(f"{self._of(ask.what)}: sent as {encoding[:40]!r}")
                 body = await self._read(response, limit)
                 if body is None:
-                    raise Refused(f"{self._of(ask.what)}: more than {limit} bytes; no more are read")
+                    raise Refused(
+                        f"{self._of(ask.what)}: more than {limit} bytes; no more are read"
+                    )
                 return Answer(response.status_code, response.headers, body, str(response.url))
         raise Transient(f"{self._of(ask.what)}: it took more than {seconds:.0f} s")
 
@@ -236,14 +245,14 @@ class Connection:
         headers = dict(ask.headers)
         if authorization is not None:
             headers["Authorization"] = authorization
-        timeout = self._timeout
-        if ask.patient:
-            timeout = httpx.Timeout(timeout, read=self.options.timeouts.verdict)
+        timeouts = self.options.timeouts
+        timeout = _timeout(timeouts, timeouts.verdict) if ask.patient else self._timeout
         body = ask.body() if callable(ask.body) else ask.body
-        request = self._client.build_request(
+        client = self._client(url)
+        request = client.build_request(
             ask.method, url, headers=headers, content=body, timeout=timeout
         )
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        return await client.send(request, stream=True, follow_redirects=False)
 
     async def _find_base(self) -> httpx.URL:
         async with self._lock:
@@ -260,9 +269,8 @@ class Connection:
         if not endpoint.is_loopback(host):
             return False
         try:
-            async with self._client.stream(
-                "GET", f"https://{host}/v2/", timeout=_HANDSHAKE_TIMEOUT
-            ):
+            url = httpx.URL(f"https://{host}/v2/")
+            async with self._client(url).stream("GET", url, timeout=_HANDSHAKE_TIMEOUT):
                 return False
         except httpx.ConnectError as err:
             cause = _find_cause(err, ssl.SSLError)
@@ -276,8 +284,9 @@ class Connection:
         """Get a token; what is in `headers` and `body` goes to this URL and nowhere else."""
         try:
             with self.translated(what), trio.fail_after(self.options.timeouts.document):
-                request = self._client.build_request(method, url, headers=headers, content=body)
-                response = await self._client.send(request, stream=True, follow_redirects=False)
+                client = self._client(httpx.URL(url))
+                request = client.build_request(method, url, headers=headers, content=body)
+                response = await client.send(request, stream=True, follow_redirects=False)
                 try:
                     if response.status_code != 200:
                         await self._fail(Ask(what, method, url), response)
@@ -315,6 +324,10 @@ class Connection:
             wait = parse_retry_after(response.headers.get("retry-after"))
             raise Transient(text, status=status, code=code, retry_after=wait)
         raise RegistryError(text, status=status, code=code)
+
+
+def _timeout(timeouts: Timeouts, read: float) -> httpx.Timeout:
+    return httpx.Timeout(connect=timeouts.connect, read=read, write=timeouts.write, pool=None)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 import trio
@@ -183,11 +183,12 @@ async def _pieces(response: httpx.Response, timeouts: Timeouts) -> AsyncGenerato
     Raises:
         Transient: if it comes so slowly that it may never end.
     """
+    body = cast("AsyncGenerator[bytes]", response.aiter_raw())  # as it is, if not by its type
     waiting: list[bytes] = []
     size = 0
     since, came = trio.current_time(), 0
     try:
-        async with contextlib.aclosing(response.aiter_raw()) as chunks:
+        async with contextlib.aclosing(body) as chunks:
             async for chunk in chunks:
                 waiting.append(chunk)
                 size += len(chunk)

@@ -51,11 +51,8 @@ def host_of(registry: str) -> str:
 
 def is_loopback(registry: str) -> bool:
     """Tell whether what is sent to it stays on this machine."""
-    host = registry
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    else:
-        host = host.partition(":")[0]
+    is_bracketed = registry.startswith("[")  # [::1]:5000
+    host = registry[1:].partition("]")[0] if is_bracketed else registry.partition(":")[0]
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

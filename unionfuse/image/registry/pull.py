@@ -13,7 +13,6 @@ import trio
 
 from unionfuse.image import media_types, platforms
 from unionfuse.image.config import parse_config
-from unionfuse.image.digest import digest_of
 from unionfuse.image.errors import Corrupt, Malformed, NotFound, Refused
 from unionfuse.image.manifest import Descriptor, Index, Manifest, Platform, parse_document
 from unionfuse.image.registry.connection import Connection, ConnectionOptions
@@ -181,9 +180,7 @@ class _Pull:
                 return only[0], document
         return None
 
-    async def _image(
-        self, root: Descriptor, descriptor: Descriptor, manifest: Manifest
-    ) -> Pulled:
+    async def _image(self, root: Descriptor, descriptor: Descriptor, manifest: Manifest) -> Pulled:
         """Look at what a manifest names, and get its config."""
         what = f"manifest {descriptor.digest} of {self._repository.name}"
         check_image(manifest, what)
@@ -205,8 +202,7 @@ class _Pull:
             one, depth = waiting.pop()
             _check_depth(depth)
             if isinstance(one, Index):
-                for entry in one.manifests:
-                    waiting.append((await self._entry(entry), depth + 1))
+                waiting += [(await self._entry(entry), depth + 1) for entry in one.manifests]
                 continue
             for part in (one.config, *one.layers):
                 if media_types.is_foreign(part.media_type):

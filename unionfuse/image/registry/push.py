@@ -6,7 +6,6 @@ The documents go as they are in the store, byte by byte: the digest there is the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,8 @@ from unionfuse.image.registry.repository import Repository
 from unionfuse.image.registry.upload import Sizes, UploadOptions, upload
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from unionfuse.image.digest import Digest
     from unionfuse.image.reference import Reference
     from unionfuse.image.store.blobs import Blobs
@@ -167,9 +168,7 @@ def _add(plan: _Plan, descriptor: Descriptor, blobs: Blobs, depth: int) -> None:
     plan.documents[descriptor.digest] = (descriptor, data)
 
 
-def _choose(
-    root: Descriptor, blobs: Blobs, wanted: Platform, depth: int
-) -> Descriptor | None:
+def _choose(root: Descriptor, blobs: Blobs, wanted: Platform, depth: int) -> Descriptor | None:
     """Return the image for a platform that the store has of an index."""
     _, document = _read(root, blobs, depth)
     if isinstance(document, Manifest):

@@ -79,9 +79,7 @@ class Repository:
             scopes=self.scopes,
             headers={"Accept": _ACCEPT},
         )
-        answer = await retrying(
-            self.connection.options.retry, lambda: self.connection.call(ask)
-        )
+        answer = await retrying(self.connection.options.retry, lambda: self.connection.call(ask))
         said = answer.headers.get("docker-content-digest")
         media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
         digest = _verify(answer.body, tag_or_digest, said, what)
@@ -106,11 +104,13 @@ class Repository:
             ok=frozenset({200, 201, 202}),
             patient=True,
         )
-        answer = await retrying(
-            self.connection.options.retry, lambda: self.connection.call(ask)
-        )
+        answer = await retrying(self.connection.options.retry, lambda: self.connection.call(ask))
         said = answer.headers.get("docker-content-digest")
-        if said is not None and algorithm_of(Digest(said)) == algorithm_of(digest) and said != digest:
+        if (
+            said is not None
+            and algorithm_of(Digest(said)) == algorithm_of(digest)
+            and said != digest
+        ):
             raise Corrupt(f"{self.connection.registry}: {what} is {said[:160]} there, not {digest}")
 
     async def has_document(self, digest: Digest) -> bool:
@@ -130,9 +130,7 @@ class Repository:
             headers={"Accept": _ACCEPT},
             ok=frozenset({200, 404, 405}),
         )
-        answer = await retrying(
-            self.connection.options.retry, lambda: self.connection.call(ask)
-        )
+        answer = await retrying(self.connection.options.retry, lambda: self.connection.call(ask))
         return answer.status == 200
 
 

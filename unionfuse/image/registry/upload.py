@@ -1,10 +1,10 @@
 """Bring one blob to a registry (distribution-spec, "Pushing blobs").
 
-    is it there?  HEAD                                     then nothing is sent
-    elsewhere?    POST uploads/?mount=DIGEST&from=OTHER    the registry takes it from there
-    small         POST uploads/, PUT LOCATION?digest=      in one piece, again if that fails
-    large         POST uploads/, PATCH LOCATION ..., PUT   in chunks; after a failure GET LOCATION
-                                                           says how much arrived
+is it there?  HEAD                                     then nothing is sent
+elsewhere?    POST uploads/?mount=DIGEST&from=OTHER    the registry takes it from there
+small         POST uploads/, PUT LOCATION?digest=      in one piece, again if that fails
+large         POST uploads/, PATCH LOCATION ..., PUT   in chunks; after a failure GET LOCATION
+                                                       says how much arrived
 """
 
 from __future__ import annotations
