@@ -139,6 +139,7 @@ class Handler(BaseHTTPRequestHandler):
     fake: FakeRegistry
     protocol_version = "HTTP/1.1"
     timeout = 20
+    disable_nagle_algorithm = True  # head and body of an answer are two packets
     body = b""
 
     def handle_one_request(self) -> None:

@@ -391,6 +391,7 @@ def _reason(err: httpx.TransportError) -> str:
         return f"no TLS: {broken.reason or broken}"
     if (unknown := _find_cause(err, socket.gaierror)) is not None:
         return f"no such host: {unknown.strerror}"
-    if (refused := _find_cause(err, OSError)) is not None and refused.strerror:
-        return refused.strerror
+    for cause in _causes(err):
+        if isinstance(cause, OSError) and cause.strerror:  # trio's own, above it, has none
+            return cause.strerror
     return str(err) or type(err).__name__

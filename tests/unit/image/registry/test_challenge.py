@@ -32,7 +32,9 @@ from unionfuse.image.registry.challenge import Challenge, parse_challenges
         ("Bearer realm=https://a/t,service=b", [
             Challenge("bearer", {"realm": "https://a/t", "service": "b"})
         ]),
-        ('Bearer realm="never closed, service="x"', [Challenge("bearer", {"realm": "never closed, service="})]),
+        ('Bearer realm="never closed, x="y"', [
+            Challenge("bearer", {"realm": "never closed, x="})
+        ]),
         ("", []),
         (",,, ;;;", []),
         ('realm="of nothing"', []),
