@@ -32,6 +32,8 @@ COMMANDS = (
     "load",
     "ls",
     "mount",
+    "pull",
+    "push",
     "rm",
     "save",
     "squash",

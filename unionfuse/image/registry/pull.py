@@ -19,6 +19,7 @@ from unionfuse.image.registry.connection import Connection, ConnectionOptions
 from unionfuse.image.registry.download import download, is_present
 from unionfuse.image.registry.progress import Progress
 from unionfuse.image.registry.repository import Repository
+from unionfuse.image.registry.running import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,14 +44,15 @@ class PullOptions:
         all_platforms: pull every image of an index.
         at_once: blobs that are transferred at the same time.
         on_layer: is called, in a thread, as soon as a layer and all those below it are there:
-            with the image and the number of the layer, the bottom (0) first, one at a time.
+            with the image, the number of the layer, the bottom (0) first, and what to call now
+            and then: it raises what ends the call when the pull has failed. One at a time.
     """
 
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
     platform: Platform | None = None
     all_platforms: bool = False
     at_once: int = _AT_ONCE
-    on_layer: Callable[[Pulled, int], None] | None = None
+    on_layer: Callable[[Pulled, int, Callable[[], None]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,18 @@ class _Pull:
             # for layers of several images that are the same blob, `download` sees to it
             for descriptor in others:
                 nursery.start_soon(self._blob, descriptor)
-        for data in self._documents.values():
-            await trio.to_thread.run_sync(self._blobs.put, data)
+        # last: a manifest in the store has all that it names beside it
+        for digest, data in self._documents.items():
+            await trio.to_thread.run_sync(self._keep, digest, data)
         return pulled
+
+    def _keep(self, digest: Digest, data: bytes) -> None:
+        if digest in self._blobs:
+            return
+        with self._blobs.begin(digest, len(data)) as writer:
+            writer.restart()
+            writer.write(data)
+            writer.commit()
 
     async def _root(self, reference: Reference) -> tuple[Descriptor, Manifest | Index]:
         asked = reference.digest or reference.tag
@@ -225,10 +236,12 @@ class _Pull:
             for layer in dict.fromkeys(layers):
                 nursery.start_soon(get, layer)
                 await trio.lowlevel.checkpoint()  # lets them queue up in this order
-            if self._options.on_layer is not None:
+            if (tell := self._options.on_layer) is None:
+                return
+            async with stoppable() as check:
                 for number, layer in enumerate(layers):
                     await arrived[layer.digest].wait()
-                    await trio.to_thread.run_sync(self._options.on_layer, pulled, number)
+                    await trio.to_thread.run_sync(tell, pulled, number, check)
 
     async def _blob(self, descriptor: Descriptor) -> None:
         async with self._limiter:

@@ -1,12 +1,21 @@
 import json
+import time
+from collections.abc import Callable
 
 import pytest
 
 from tests.support import registry as fake
-from tests.support.registry_images import add_image, image_documents
 from tests.support.registry import FakeRegistry
+from tests.support.registry_images import add_image, image_documents
 from unionfuse.image import media_types as types
-from unionfuse.image.errors import Corrupt, ImageError, Malformed, NotFound, Refused
+from unionfuse.image.errors import (
+    Corrupt,
+    ImageError,
+    Malformed,
+    NotFound,
+    Refused,
+    RegistryError,
+)
 from unionfuse.image.manifest import Platform
 from unionfuse.image.registry.pull import Pulled, PullOptions, pull
 from unionfuse.image.registry.running import run
@@ -69,7 +78,8 @@ def test_each_layer_is_told_of_in_order(registry: FakeRegistry, reach, blobs) ->
     registry.fault("GET", fake.digest(LAYERS[0]), fake.cut, times=2)
     told = []
 
-    def tell(pulled: Pulled, number: int) -> None:
+    def tell(pulled: Pulled, number: int, check: Callable[[], None]) -> None:
+        check()
         assert pulled.manifest.layers[number].digest in blobs
         told.append(number)
 
@@ -80,11 +90,27 @@ def test_each_layer_is_told_of_in_order(registry: FakeRegistry, reach, blobs) ->
 def test_what_fails_in_the_telling_is_raised(registry: FakeRegistry, reach, blobs) -> None:
     add_image(registry, LAYERS)
 
-    def tell(_: Pulled, __: int) -> None:
+    def tell(*_: object) -> None:
         raise Corrupt("no such diff_id")
 
     with pytest.raises(Corrupt, match="no such diff_id"):
         get(reach, blobs, on_layer=tell)
+
+
+def test_when_a_layer_fails_the_telling_of_others_ends(registry, reach, blobs) -> None:
+    add_image(registry, LAYERS)
+    registry.fault("GET", fake.digest(LAYERS[2]), fake.answers(410))
+
+    def tell(_: Pulled, __: int, check: Callable[[], None]) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            check()
+            time.sleep(0.001)
+
+    begun = time.monotonic()
+    with pytest.raises(RegistryError, match="410"):
+        get(reach, blobs, on_layer=tell)
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("form", [types.OCI_INDEX, types.DOCKER_INDEX])

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from tests.support.registry_images import image_documents
 from tests.support.registry import FakeRegistry
+from tests.support.registry_images import image_documents
 from unionfuse.image import media_types as types
 from unionfuse.image.digest import Digest
 from unionfuse.image.errors import BadReference, Corrupt, NotFound, Refused
