@@ -292,3 +292,26 @@ def test_podman_pulls_what_was_pushed(open_registry, layout, store) -> None:
     manifest_digest, image_id = digests.split()
     assert pushed.endswith(manifest_digest)
     assert listed(store)[0]["id"] == f"sha256:{image_id}"
+
+
+@pytest.mark.parametrize("verb", ["pull", "push"])
+def test_what_was_made_here_has_no_registry(verb: str, store: Path) -> None:
+    done = unionfuse("image", "--root", store, verb, "localhost/mine:1")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "names no registry" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("pull",), ("push",), ("pull", "a", "--jobs", "0")])
+def test_a_command_line_without_sense_is_code_2(arguments: tuple[str, ...], store: Path) -> None:
+    assert unionfuse("image", "--root", store, *arguments).returncode == 2
+
+
+def test_verify_gets_from_the_registry_what_is_damaged(open_registry, layout, store) -> None:
+    name = f"{open_registry.host}/mend:1"
+    image(store, "load", layout, "--name", name)
+    image(store, "push", name)
+    damaged = max((store / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + b"x")
+    image(store, "verify", "--repair")
+    assert damaged.read_bytes() == content

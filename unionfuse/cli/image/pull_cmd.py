@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unionfuse.cli.errors import reports_failures, say
+from unionfuse.cli.errors import reports_failures
 from unionfuse.cli.image.common import (
     json_option,
     opened,
@@ -18,7 +18,7 @@ from unionfuse.cli.image.common import (
     quiet_option,
     tidy,
 )
-from unionfuse.cli.image.transfers import Shown, connection_options, registry_options
+from unionfuse.cli.image.transfers import Shown, at_registry, connection_options, registry_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +61,9 @@ def command(
 ) -> None:
     """Get an image from a registry, verify and unpack it."""
     from unionfuse.image.errors import StoreError
-    from unionfuse.image.platforms import shown
-    from unionfuse.image.reference import Reference
     from unionfuse.image.registry.pull import PullOptions
 
-    reference = Reference.parse(ref)
+    reference = at_registry(ref)
     wanted = platform_of(platform)
     options = PullOptions(connection_options(**reach), wanted, all_platforms, jobs)
     with opened() as store, progress(quiet=quiet) as watch:
@@ -76,9 +74,6 @@ def command(
             raise
         name = reference if reference.digest is None else reference.with_tag(None)
         image = store.add(name, pulled.root, unpack=False, platform=wanted)
-    config = image.config
-    if wanted is not None and (config.os, config.architecture) != (wanted.os, wanted.architecture):
-        say(f"{reference} is for {config.os}/{config.architecture}, not for {shown(wanted)}")
     if as_json:
         print_json(
             {

@@ -15,7 +15,7 @@ from unionfuse.cli.image.common import (
     progress,
     quiet_option,
 )
-from unionfuse.cli.image.transfers import Shown, connection_options, registry_options
+from unionfuse.cli.image.transfers import Shown, at_registry, connection_options, registry_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,14 +53,10 @@ def command(
     **reach: Any,  # noqa: ANN401 - the options of `registry_options`, as it has them
 ) -> None:
     """Bring an image of the store to a registry, under its own name or as NEWREF."""
-    from unionfuse.image.errors import BadReference
-    from unionfuse.image.reference import LOCALHOST, Reference
     from unionfuse.image.registry.push import PushOptions, push
     from unionfuse.image.registry.running import run
 
-    target = Reference.parse(destination or ref)
-    if target.registry == LOCALHOST:
-        raise BadReference(f"{target} names no registry: say where it is to go, as NEWREF")
+    target = at_registry(destination or ref)
     with opened() as store, progress(quiet=quiet) as watch:
         image = store.resolve(ref)
         options = PushOptions(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from unionfuse.image.digest import Digest
     from unionfuse.image.manifest import Descriptor
+    from unionfuse.image.reference import Reference
     from unionfuse.image.registry.connection import ConnectionOptions
     from unionfuse.image.watch import Watch
 
@@ -50,6 +51,24 @@ def connection_options(
 
     trust = Trust(plain_http, tls_ca, default_directories())
     return ConnectionOptions(trust, None if authfile is None else (authfile,))
+
+
+def at_registry(text: str) -> Reference:
+    """Return the name of an image at a registry.
+
+    Raises:
+        BadReference: if it is no name, or one of what was made here.
+    """
+    from unionfuse.image.errors import BadReference
+    from unionfuse.image.reference import LOCALHOST, Reference
+
+    reference = Reference.parse(text)
+    if reference.registry == LOCALHOST:
+        raise BadReference(
+            f"{reference} names no registry: {LOCALHOST}/ is what was made here, "
+            f"and a registry on this machine has its port, as in {LOCALHOST}:5000/"
+        )
+    return reference
 
 
 class Shown(Progress):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_INDEX_DEPTH = 4
 MAX_DOCUMENTS = 256
 """Manifests and indexes that one pull reads."""
+MAX_DOCUMENT_BYTES = 64 << 20
+"""Bytes of all of them, which are kept in memory."""
 _AT_ONCE = 4
 
 
@@ -147,8 +149,13 @@ class _Pull:
             data, said, digest = answer.data, answer.media_type, answer.digest
         document = parse_document(data, said, what)
         media_type = document.media_type or said or _usual_type(document)
-        self._documents[digest] = data
+        self._remember(digest, data)
         return Descriptor(media_type, digest, len(data)), document
+
+    def _remember(self, digest: Digest, data: bytes) -> None:
+        self._documents[digest] = data
+        if sum(map(len, self._documents.values())) > MAX_DOCUMENT_BYTES:
+            raise Refused(f"more than {MAX_DOCUMENT_BYTES} bytes of manifests under one name")
 
     async def _entry(self, descriptor: Descriptor) -> Manifest | Index:
         """Get a document that an index names."""
@@ -162,7 +169,7 @@ class _Pull:
         what = f"manifest {descriptor.digest} of {self._repository.name}"
         if len(data) != descriptor.size:
             raise Corrupt(f"{what} has {len(data)} bytes, not {descriptor.size}")
-        self._documents[descriptor.digest] = data
+        self._remember(descriptor.digest, data)
         return parse_document(data, descriptor.media_type, what)
 
     async def _select(
