@@ -103,10 +103,16 @@ def _repair(store: Store, problems: list[Problem], watch: Watch) -> list[Problem
 
 
 def _fetch(store: Store, name: str, watch: Watch) -> None:
-    """Have an image whole again, out of its blobs."""
+    """Have an image whole again: out of its blobs, or of its registry."""
     found = store.database.name(name)
     assert found is not None, "the problem was that of a name"
-    store.complete(found.descriptor, watch=watch)
+    try:
+        store.complete(found.descriptor, watch=watch)
+    except ImageError:
+        from unionfuse.cli.image.pull_cmd import pull_again
+
+        pull_again(store, name, found.descriptor)
+        store.complete(found.descriptor, watch=watch)
 
 
 def _as_object(problem: Problem) -> dict[str, object]:
