@@ -6,6 +6,7 @@ What may succeed later is raised as `Transient`; who asks decides how often to t
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -392,6 +393,6 @@ def _reason(err: httpx.TransportError) -> str:
     if (unknown := _find_cause(err, socket.gaierror)) is not None:
         return f"no such host: {unknown.strerror}"
     for cause in _causes(err):
-        if isinstance(cause, OSError) and cause.strerror:  # trio's own, above it, has none
-            return cause.strerror
+        if isinstance(cause, OSError) and cause.errno:  # trio's own, above it, has none
+            return os.strerror(cause.errno)
     return str(err) or type(err).__name__
