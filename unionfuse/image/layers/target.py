@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from unionfuse.image.errors import Malformed, Refused
 from unionfuse.image.layers.form import ACL_DEFAULT
-from unionfuse.image.layers.paths import join, split
+from unionfuse.image.layers.paths import DOTS, NAME_MAX, join, split
 from unionfuse.image.layers.reader import shown
 from unionfuse.layer import names
 from unionfuse.layer.directory import DirectoryFds, LayerDir
@@ -78,6 +78,16 @@ class Target:
         return tuple(f"{text} ({count} times)" for text, count in sorted(self._notes.items()))
 
     # Paths
+
+    def known(self, name: bytes) -> bytes | None:
+        """Return the path of a name in a directory that is there, None if it has to be looked at.
+
+        So nearly all names of a tar are, and this takes a third of the time of `paths.cleaned`.
+        """
+        path = name.removeprefix(b"./").removesuffix(b"/")
+        parent, _, last = path.rpartition(b"/")
+        is_usual = parent in self._dirs and last not in DOTS and len(last) <= NAME_MAX
+        return path if is_usual and len(path) <= self._max_path and b"\0" not in last else None
 
     def resolve(self, path: bytes) -> bytes:
         """Return the directory that `path` of the tar leads to; make what is missing on the way.
