@@ -30,7 +30,7 @@ _EXTENDED = frozenset({b"x", b"g", b"L", b"K"})
 _USTAR = b"ustar\x0000"
 _GNU = b"ustar  \0"
 _NANO = 10**9
-_MAX_SECONDS = 1 << 40
+_MAX_NS = (1 << 63) - 1
 
 
 class Stream:
@@ -354,6 +354,5 @@ def _mtime(records: dict[bytes, bytes], field: bytes) -> int:
 
 
 def _in_range(mtime_ns: int) -> int:
-    if abs(mtime_ns) > _MAX_SECONDS * _NANO:
-        raise Malformed(f"an entry of the tar has the mtime {mtime_ns // _NANO}")
-    return mtime_ns
+    """Return the nearest time that can be set at all (of the years 1677 to 2262)."""
+    return max(-_MAX_NS, min(mtime_ns, _MAX_NS))

@@ -18,7 +18,15 @@ from unionfuse.image.layers.paths import join
 from unionfuse.image.layers.reader import shown
 from unionfuse.layer.directory import LayerDir
 from unionfuse.layer.redirect import Search, not_hidden
-from unionfuse.layer.scan import Scan, file_marks, find, is_opaque, marks_of, scan
+from unionfuse.layer.scan import (
+    Scan,
+    file_marks,
+    find,
+    is_opaque,
+    marks_of,
+    open_for_listing,
+    scan,
+)
 from unionfuse.syscalls.fdpath import fd_path
 
 if TYPE_CHECKING:
@@ -231,7 +239,7 @@ def plain_items(root: LayerDir) -> Iterator[Item]:
 
 
 def _plain_list(where: LayerDir, path: bytes) -> list[Item]:
-    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=where.fd())
+    fd = open_for_listing(where)
     try:
         found = []
         for text in sorted(os.fsencode(name) for name in os.listdir(fd)):
