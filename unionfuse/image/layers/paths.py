@@ -34,7 +34,8 @@ def cleaned(name: bytes, limits: Limits) -> bytes:
     for part in parts:
         if part == b"..":
             raise Malformed(f"a name in the layer leads out of its directory: {shown(name)}")
-        if len(part) > NAME_MAX:
+        # The whiteout of a long name is a name that no file could have.
+        if len(part.removeprefix(names.WHITEOUT_PREFIX)) > NAME_MAX:
             raise Refused(f"a name in the layer has {len(part)} bytes in one part: {shown(name)}")
     return b"/".join(parts)
 

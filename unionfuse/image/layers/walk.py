@@ -125,6 +125,8 @@ class Walk:
         shown_in = {name: (place.upper, fmt) for name, fmt in found.entries}
         place.replaced = found.whiteouts & shown_in.keys()
         hidden = found.whiteouts - shown_in.keys()
+        # No tar can hold a socket, and without it what it hides would be shown again.
+        hidden |= {name for name, fmt in found.entries if fmt == stat.S_IFSOCK}
         items: list[Item] = []
         place.is_moved = place.is_moved or found.opaque
         if place.is_moved:
@@ -135,7 +137,8 @@ class Walk:
                 if not place.is_told:
                     items.append(Item(place.path, OPAQUE))
             else:
-                hidden = _names_in(place.base) - shown_in.keys()
+                kept = {name for name, (_, fmt) in shown_in.items() if fmt != stat.S_IFSOCK}
+                hidden = _names_in(place.base) - kept
         elif place.base is not None:
             hidden = {name for name in hidden if _is_below(place.base, name)}
         items += [Item(join(place.path, name), WHITEOUT) for name in sorted(hidden)]
