@@ -120,7 +120,7 @@ def apply_layer(
                 progress(compressed.size)
             yield piece
 
-    with Target(target_fd, form, limits.path_bytes) as target, ahead(pieces()) as source:
+    with Target(target_fd, form, limits) as target, ahead(pieces()) as source:
         applier = _Applier(target, limits, index)
         applier.run(TarReader(source, limits, needs_end=blob.diff_id is None))
         for _ in source:  # the reader has refused whatever would come here
