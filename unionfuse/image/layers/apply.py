@@ -20,14 +20,12 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import xxhash
-
 from unionfuse.image.digest import Digest, Digester, algorithm_of
 from unionfuse.image.errors import Malformed, Refused
 from unionfuse.image.layers import paths
 from unionfuse.image.layers.ahead import ahead
 from unionfuse.image.layers.compression import Compression, Readable, decompressed
-from unionfuse.image.layers.filedata import write_all, write_sparse
+from unionfuse.image.layers.filedata import write_plain, write_sparse
 from unionfuse.image.layers.form import ACL_DEFAULT
 from unionfuse.image.layers.index import KIND_OF, IndexEntry, IndexWriter, xattrs_hash
 from unionfuse.image.layers.limits import Limits
@@ -122,7 +120,7 @@ def apply_layer(
                 progress(compressed.size)
             yield piece
 
-    with Target(target_fd, form, limits.path_bytes) as target, ahead(pieces()) as source:
+    with Target(target_fd, form, limits) as target, ahead(pieces()) as source:
         applier = _Applier(target, limits, index)
         applier.run(TarReader(source, limits, needs_end=blob.diff_id is None))
         for _ in source:  # the reader has refused whatever would come here
@@ -181,7 +179,7 @@ class _Applier:
                 raise _named(err, member) from None
 
     def _entry(self, member: Member, reader: TarReader) -> None:
-        path = paths.cleaned(member.name, self.limits)
+        path = self.target.known(member.name) or paths.cleaned(member.name, self.limits)
         if b".wh." in path and self._is_marker(path):
             return
         if member.fmt == stat.S_IFDIR:
@@ -280,21 +278,18 @@ class _Applier:
         self.file_bytes += member.size
         fd = self.target.create(path)
         try:
-            hashed = xxhash.xxh3_64()
             if member.extents is None:
-                for part in reader.data():
-                    hashed.update(part)
-                    write_all(fd, part)
+                content = write_plain(fd, reader)
             else:
                 if self.file_bytes > self.limits.total_bytes:
                     raise Refused(
                         f"the files of the layer have more than {self.limits.total_bytes} bytes"
                     )
-                write_sparse(fd, reader, member.extents, member.size, hashed)
+                content = write_sparse(fd, reader, member.extents, member.size)
             self.target.finish_file(fd, member)
         finally:
             os.close(fd)
-        return hashed.intdigest()
+        return content
 
     def _note(self, member: Member, path: bytes, content: int = 0) -> None:
         if self.index is not None:

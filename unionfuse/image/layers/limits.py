@@ -12,13 +12,13 @@ class Limits:
     """What an image can go over only by intent.
 
     Attributes:
-        entries: names in a layer.
+        entries: names in a layer, with the directories that have to be made for them.
         duplicates: entries for a name that the layer has had before (layer.md forbids them).
         total_bytes: of the uncompressed tar, and of its files with the holes in them.
         ratio: of uncompressed to compressed bytes, once there are `ratio_from` of the first.
-        path_bytes: of one name; the kernel's PATH_MAX is 4096, but trees may be deeper.
+        path_bytes: of one name; the kernel's PATH_MAX, over which other tools can not go.
         depth: components of one name.
-        names_bytes: of all the names of a layer that have to be remembered.
+        names_bytes: of all names, and of the paths of all directories.
         header_bytes: of one extended header, and of a sparse map.
     """
 
@@ -27,8 +27,8 @@ class Limits:
     total_bytes: int = 1 << 38
     ratio: int = 500
     ratio_from: int = 1 << 30
-    path_bytes: int = 16_384
-    depth: int = 1_000
+    path_bytes: int = 4_096
+    depth: int = 500
     names_bytes: int = 1 << 29
     header_bytes: int = 1 << 20
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unionfuse.image.errors import Refused
+from unionfuse.image.layers.filedata import open_to_read
 from unionfuse.image.layers.form import LayerForm, is_never_carried
 from unionfuse.image.layers.links import CopiedLinks
 from unionfuse.image.layers.member import Member
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _OPEN_DIRS = 256
 _NANO = 10**9
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEVICES = frozenset({stat.S_IFCHR, stat.S_IFBLK})
 
 
@@ -258,7 +258,7 @@ class _Packer:
 
     def _file(self, member: Member, data: tuple[LayerDir, bytes]) -> None:
         where, name = data
-        fd = os.open(name, _READ, dir_fd=where.fd())
+        fd = open_to_read(where, name)
         try:
             st = os.fstat(fd)
             if not stat.S_ISREG(st.st_mode) or st.st_size < member.size:
@@ -296,7 +296,7 @@ def _overridden(
 def _link_target(where: LayerDir, name: bytes, fmt_on_disk: int, size: int) -> bytes:
     if fmt_on_disk == stat.S_IFLNK:
         return os.readlink(name, dir_fd=where.fd())
-    fd = os.open(name, _READ, dir_fd=where.fd())  # its content is the target
+    fd = open_to_read(where, name)  # its content is the target
     try:
         return os.read(fd, size)
     finally:

@@ -11,8 +11,8 @@ from unionfuse.layer import names
 if TYPE_CHECKING:
     from unionfuse.image.layers.limits import Limits
 
-_NAME_MAX = 255
-_DOTS = (b"", b".", b"..")
+NAME_MAX = 255
+DOTS = (b"", b".", b"..")
 
 
 def cleaned(name: bytes, limits: Limits) -> bytes:
@@ -34,7 +34,8 @@ def cleaned(name: bytes, limits: Limits) -> bytes:
     for part in parts:
         if part == b"..":
             raise Malformed(f"a name in the layer leads out of its directory: {shown(name)}")
-        if len(part) > _NAME_MAX:
+        # The whiteout of a long name is a name that no file could have.
+        if len(part.removeprefix(names.WHITEOUT_PREFIX)) > NAME_MAX:
             raise Refused(f"a name in the layer has {len(part)} bytes in one part: {shown(name)}")
     return b"/".join(parts)
 
@@ -59,6 +60,6 @@ def hidden_by(name: bytes, path: bytes) -> bytes | None:
     if name.startswith(names.AUFS_META_PREFIX):
         return None
     hidden = name[len(names.WHITEOUT_PREFIX) :]
-    if hidden in _DOTS:
+    if hidden in DOTS:
         raise Malformed(f"{shown(path)} is a whiteout of nothing")
     return hidden

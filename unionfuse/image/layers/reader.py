@@ -24,13 +24,13 @@ XATTR = b"SCHILY.xattr."
 
 _HEADER = Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _ZEROS = bytes(BLOCK)
-_SPACES = b" " * 8
+_SUM_OF_SPACES = sum(b" " * 8)  # in the place of the checksum
 _REGULAR = frozenset({b"0", b"\0", b"7", b"S"})
 _EXTENDED = frozenset({b"x", b"g", b"L", b"K"})
 _USTAR = b"ustar\x0000"
 _GNU = b"ustar  \0"
 _NANO = 10**9
-_MAX_SECONDS = 1 << 40
+_MAX_NS = (1 << 63) - 1
 
 
 class Stream:
@@ -48,6 +48,14 @@ class Stream:
             self._at = at + size
             return self._piece[at : at + size]
         return b"".join(self.parts(size))
+
+    def whole(self, size: int) -> memoryview | None:
+        """Return the next `size` bytes if they are in one piece."""
+        at = self._at
+        if at + size > len(self._piece):
+            return None
+        self._at = at + size
+        return memoryview(self._piece)[at : at + size]
 
     def parts(self, size: int) -> Iterator[memoryview]:
         """Yield the next `size` bytes in pieces; fewer only at the end of the stream."""
@@ -141,6 +149,13 @@ class TarReader:
         if self._left:
             raise Malformed("the tar is cut in the middle of a file")
 
+    def whole(self) -> memoryview | None:
+        """Return what `data` yields at once, if it is there; most files are small."""
+        view = self._stream.whole(self._left)
+        if view is not None:
+            self._left = 0
+        return view
+
     def _skip_data(self) -> None:
         self._stream.skip(self._left + self._padding)
         self._left = self._padding = 0
@@ -150,8 +165,9 @@ class TarReader:
         block = self._stream.take(BLOCK)
         if len(block) == BLOCK and block != _ZEROS:
             fields: tuple[bytes, ...] = _HEADER.unpack(block)
-            total = sum(block) - sum(fields[6]) + sum(_SPACES)
-            if _number(fields[6]) not in (total, _signed_total(block, total)):
+            total = sum(block) - sum(fields[6]) + _SUM_OF_SPACES
+            told = _number(fields[6])
+            if told != total and told != _signed_total(block, total):
                 raise Malformed("the tar is damaged: a header does not have its checksum")
             return fields
         if not block and not self._needs_end:
@@ -285,6 +301,12 @@ def _name(fields: tuple[bytes, ...]) -> bytes:
 
 def _number(field: bytes) -> int:
     """Read a number: octal digits, or two's complement marked by the first bit (GNU)."""
+    digits = field[:-1]
+    if digits.isdigit():  # as nearly all writers have it
+        try:
+            return int(digits, 8)
+        except ValueError:
+            raise Malformed(f"a number in the tar is none: {digits!r}") from None
     if field[0] & 0x80:
         # 0x80 marks the form, and the next bit is the sign of the number.
         first = field[0] & 0x7F
@@ -332,6 +354,5 @@ def _mtime(records: dict[bytes, bytes], field: bytes) -> int:
 
 
 def _in_range(mtime_ns: int) -> int:
-    if abs(mtime_ns) > _MAX_SECONDS * _NANO:
-        raise Malformed(f"an entry of the tar has the mtime {mtime_ns // _NANO}")
-    return mtime_ns
+    """Return the nearest time that can be set at all (of the years 1677 to 2262)."""
+    return max(-_MAX_NS, min(mtime_ns, _MAX_NS))

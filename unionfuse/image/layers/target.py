@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from unionfuse.image.errors import Malformed, Refused
 from unionfuse.image.layers.form import ACL_DEFAULT
-from unionfuse.image.layers.paths import join, split
+from unionfuse.image.layers.paths import DOTS, NAME_MAX, join, split
 from unionfuse.image.layers.reader import shown
 from unionfuse.layer import names
 from unionfuse.layer.directory import DirectoryFds, LayerDir
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from unionfuse.image.layers.form import LayerForm
+    from unionfuse.image.layers.limits import Limits
     from unionfuse.image.layers.member import Member
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRS = 256
+_MAX_NOTES = 20
 _MAX_LINKS = 40  # that one name leads through, as for the kernel
 _IMPLIED = Override(0, 0, 0o755, stat.S_IFDIR)
 _READABLE = 0o755  # what is added to modes on disk where the true ones are in an attribute
@@ -45,17 +47,19 @@ class Target:
     Attributes:
         form: how things are kept in it.
         implied: the directories that no entry has told of, by path.
+        path_bytes: of all directories.
     """
 
-    def __init__(self, root_fd: int, form: LayerForm, max_path: int) -> None:
-        """Fill the directory `root_fd`, which has to be empty, with paths of up to `max_path`.
+    def __init__(self, root_fd: int, form: LayerForm, limits: Limits) -> None:
+        """Fill the directory `root_fd`, which has to be empty.
 
         Raises:
             Refused: if it is not empty.
         """
         self.form = form
         self.implied: dict[bytes, None] = {b"": None}
-        self._max_path = max_path
+        self.path_bytes = 0
+        self._limits = limits
         self._fds = DirectoryFds(_OPEN_DIRS)
         self._dirs = {b"": LayerDir.root(0, root_fd, self._fds)}
         self._notes: Counter[str] = Counter()
@@ -78,6 +82,20 @@ class Target:
         return tuple(f"{text} ({count} times)" for text, count in sorted(self._notes.items()))
 
     # Paths
+
+    def known(self, name: bytes) -> bytes | None:
+        """Return the path of a name in a directory that is there, None if it has to be looked at.
+
+        So nearly all names of a tar are, and this takes a third of the time of `paths.cleaned`.
+        """
+        path = name.removeprefix(b"./").removesuffix(b"/")
+        parent, _, last = path.rpartition(b"/")
+        is_usual = parent in self._dirs and last not in DOTS and len(last) <= NAME_MAX
+        return (
+            path
+            if is_usual and len(path) <= self._limits.path_bytes and b"\0" not in last
+            else None
+        )
 
     def resolve(self, path: bytes) -> bytes:
         """Return the directory that `path` of the tar leads to; make what is missing on the way.
@@ -152,7 +170,12 @@ class Target:
         """Make a directory, to be given its attributes; return False if the name is taken."""
         if path in self._dirs:
             return False
-        if len(path) > self._max_path:  # symlinks have made it longer than it is in the tar
+        self.path_bytes += len(path)
+        if self.path_bytes > self._limits.names_bytes:
+            raise Refused(f"the paths in the layer have more than {self.path_bytes} bytes")
+        if (
+            len(path) > self._limits.path_bytes
+        ):  # symlinks have made it longer than it is in the tar
             raise Refused(f"a path in the layer has {len(path)} bytes")
         parent, name = split(path)
         above = self._dirs[parent]
@@ -165,6 +188,8 @@ class Target:
 
     def _imply(self, path: bytes) -> None:
         self.make_directory(path)
+        if len(self.implied) > self._limits.entries:
+            raise Refused(f"the layer has more than {self._limits.entries} directories")
         self.implied[path] = None
         self._set_implied(path)
 
@@ -354,7 +379,10 @@ class Target:
                 except OSError as err:
                     if err.errno not in _NOT_KEPT:
                         raise
-            self._notes[f"the attribute {shown(name)} is not kept here"] += 1
+            text = f"the attribute {shown(name)} is not kept here"
+            if len(self._notes) > _MAX_NOTES:
+                text = "other attributes are not kept here"
+            self._notes[text] += 1
             del xattrs[name]
 
 

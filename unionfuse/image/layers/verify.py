@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from unionfuse.image.layers.filedata import open_to_read
 from unionfuse.image.layers.form import LayerForm
 from unionfuse.image.layers.index import KIND_OF, IndexEntry, xattrs_hash
 from unionfuse.image.layers.paths import join, split
 from unionfuse.layer import names
 from unionfuse.layer.directory import DirectoryFds, LayerDir
 from unionfuse.layer.override import CONTAINERS, Override
-from unionfuse.layer.scan import is_whiteout
+from unionfuse.layer.scan import is_whiteout, open_for_listing
 from unionfuse.layer.upper import UpperFormat
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.fdpath import fd_path
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _OPEN_DIRS = 256
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MIN_MTIME, _MAX_MTIME = -(1 << 31), 1 << 31  # what every filesystem keeps, in seconds
 _NANO = 10**9
 
@@ -195,7 +195,7 @@ class _Verifier:
     def extra(self) -> Iterator[bytes]:
         """Yield what is there and was in no entry."""
         for path, where in self._dirs.items():
-            fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=where.fd())
+            fd = open_for_listing(where)
             try:
                 found = os.listdir(fd)
             finally:
@@ -209,7 +209,7 @@ class _Verifier:
 def _content(where: LayerDir, name: bytes, st: os.stat_result, entry: IndexEntry) -> list[str]:
     if st.st_size != entry.size:
         return ["size"]
-    fd = os.open(name, _READ, dir_fd=where.fd())
+    fd = open_to_read(where, name)
     try:
         hashed = xxhash.xxh3_64()
         while data := os.read(fd, _CHUNK):

@@ -18,7 +18,15 @@ from unionfuse.image.layers.paths import join
 from unionfuse.image.layers.reader import shown
 from unionfuse.layer.directory import LayerDir
 from unionfuse.layer.redirect import Search, not_hidden
-from unionfuse.layer.scan import Scan, file_marks, find, is_opaque, marks_of, scan
+from unionfuse.layer.scan import (
+    Scan,
+    file_marks,
+    find,
+    is_opaque,
+    marks_of,
+    open_for_listing,
+    scan,
+)
 from unionfuse.syscalls.fdpath import fd_path
 
 if TYPE_CHECKING:
@@ -117,6 +125,8 @@ class Walk:
         shown_in = {name: (place.upper, fmt) for name, fmt in found.entries}
         place.replaced = found.whiteouts & shown_in.keys()
         hidden = found.whiteouts - shown_in.keys()
+        # No tar can hold a socket, and without it what it hides would be shown again.
+        hidden |= {name for name, fmt in found.entries if fmt == stat.S_IFSOCK}
         items: list[Item] = []
         place.is_moved = place.is_moved or found.opaque
         if place.is_moved:
@@ -127,7 +137,8 @@ class Walk:
                 if not place.is_told:
                     items.append(Item(place.path, OPAQUE))
             else:
-                hidden = _names_in(place.base) - shown_in.keys()
+                kept = {name for name, (_, fmt) in shown_in.items() if fmt != stat.S_IFSOCK}
+                hidden = _names_in(place.base) - kept
         elif place.base is not None:
             hidden = {name for name in hidden if _is_below(place.base, name)}
         items += [Item(join(place.path, name), WHITEOUT) for name in sorted(hidden)]
@@ -231,7 +242,7 @@ def plain_items(root: LayerDir) -> Iterator[Item]:
 
 
 def _plain_list(where: LayerDir, path: bytes) -> list[Item]:
-    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=where.fd())
+    fd = open_for_listing(where)
     try:
         found = []
         for text in sorted(os.fsencode(name) for name in os.listdir(fd)):

@@ -308,6 +308,24 @@ def test_limits_are_kept_to(tmp_path):
     assert apply(bomb, tmp_path / "allowed").entries == 1
 
 
+def test_directories_that_have_no_entry_are_limited_too(tmp_path):
+    data = TarBuilder().file("a/b/c/d/e/f").bytes()
+    with pytest.raises(Refused, match="directories"):
+        apply(data, tmp_path / "l", limits=Limits(entries=4))
+    with pytest.raises(Refused, match="paths in the layer"):
+        apply(data, tmp_path / "m", limits=Limits(names_bytes=20))
+
+
+def test_notes_are_no_more_than_one_can_read(tmp_path):
+    builder = TarBuilder()
+    for number in range(100):
+        headers = {f"SCHILY.xattr.nonsense.{number}": "x"}
+        builder.file(f"{number}", pax_headers=headers)
+    notes = apply(builder.bytes(), tmp_path / "l").notes
+    assert len(notes) < 30
+    assert "other attributes are not kept here (79 times)" in notes
+
+
 def test_many_entries_of_one_name_are_refused(tmp_path):
     builder = TarBuilder()
     for _ in range(50):

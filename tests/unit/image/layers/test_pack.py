@@ -182,10 +182,17 @@ def test_times_are_whole_and_not_later_than_told(union: Stand) -> None:
     assert {info.name: info.mtime for info in read(out)} == {"early": 5, "late": EPOCH}
 
 
+def test_what_a_socket_has_replaced_is_hidden(union: Stand) -> None:
+    fill(union.bottom, "s")
+    union.d.unlink(b"s")
+    union.d.mknod(b"s", stat.S_IFSOCK | 0o600)
+    assert upper_of(union, *union.lowers) == [".wh.s"]
+
+
 def test_sockets_are_left_out_with_a_note(union: Stand) -> None:
     union.d.mknod(b"s", stat.S_IFSOCK | 0o600)
     union.close()
-    result, data = packed(pack_upper, union.upper)
+    result, data = packed(pack_upper, union.upper, *union.lowers)
     assert (lines(data), result.notes) == ([], ("sockets are left out (1 times)",))
     assert result.entries == 0
 
