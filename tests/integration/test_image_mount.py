@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tarfile
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.commands import command, unionfuse
 from tests.support.images import BASE, CHANGES, archive, layout_files, make_image
-from tests.support.mounts import is_mounted, public_directory
+from tests.support.mounts import daemon_pids, is_mounted, public_directory
 from tests.support.sessions import session_option
 from tests.support.users import NOBODY, as_plain_user
 
@@ -91,8 +91,8 @@ def test_layers_stay_while_they_are_mounted(stage: Stage) -> None:
 
 def test_layers_of_a_mount_whose_daemon_was_killed_are_let_go(stage: Stage) -> None:
     stage.image("mount", X, stage.mnt)
-    [found] = json.loads(unionfuse("ls", "--json").stdout)
-    os.kill(found["pid"], 9)
+    [pid] = daemon_pids(stage.mnt)
+    os.kill(pid, signal.SIGKILL)
     done = unionfuse("umount", "--lazy", stage.mnt)
     assert done.returncode == 0, done.stderr
     stage.image("rm", X)
