@@ -25,11 +25,11 @@ class Limits:
     entries: int = 2_000_000
     duplicates: int = 10_000
     total_bytes: int = 1 << 38
-    ratio: int = 500
+    ratio: int = 200
     ratio_from: int = 1 << 30
     path_bytes: int = 4_096
     depth: int = 500
-    names_bytes: int = 1 << 29
+    names_bytes: int = 1 << 28
     header_bytes: int = 1 << 20
 
     def check_stream(self, uncompressed: int, compressed: int) -> None:
