@@ -203,6 +203,26 @@ def test_transfers_go_on_over_connections_that_break(open_registry, store, tmp_p
         assert way.cut == 4
 
 
+@pytest.mark.root
+def test_a_pull_for_which_there_is_no_room_leaves_the_room_that_was(
+    open_registry, layout, store, tmp_path
+) -> None:
+    big = write_layout(tmp_path / "big", make_image(BIG, compression="none"))
+    for source, name in ((big, "no-room"), (layout, "room")):
+        there = f"docker://{open_registry.host}/{name}:1"
+        skopeo("copy", "--dest-tls-verify=false", f"oci:{source}:one", there)
+    store.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(store)]
+    subprocess.run(options, check=True, timeout=10)
+    try:
+        done = unionfuse("image", "--root", store, "pull", f"{open_registry.host}/no-room:1")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "no room is left" in done.stderr
+        image(store, "pull", f"{open_registry.host}/room:1")
+    finally:
+        subprocess.run(["umount", str(store)], check=True, timeout=10)
+
+
 def authorized(path: Path, host: str) -> Path:
     pair = base64.b64encode(f"{docker.USER}:{docker.PASSWORD}".encode()).decode()
     path.write_text(json.dumps({"auths": {host: {"auth": pair}}}))
