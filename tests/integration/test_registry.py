@@ -20,11 +20,13 @@ from tests.support import docker_registry as docker
 from tests.support.commands import command, unionfuse, wait_until
 from tests.support.docker_registry import DockerRegistry, docker_registry
 from tests.support.images import BASE, CHANGES, as_json, layout_files, make_image, put
+from tests.support.proxy import proxy
 from tests.support.registry import FakeRegistry, digest, running
 from unionfuse.image import media_types
 from unionfuse.image.manifest import Descriptor, Platform
 from unionfuse.image.reference import Reference
 from unionfuse.image.registry.progress import DONE
+from unionfuse.image.registry.pull import pull
 from unionfuse.image.registry.push import PushOptions, push
 from unionfuse.image.registry.running import run
 from unionfuse.image.registry.upload import Sizes
@@ -182,6 +184,43 @@ def test_a_large_blob_goes_in_chunks(open_registry, store) -> None:
         pushed = run(lambda: push(target, made.descriptor, opened.blobs, options))
     assert pushed.outcomes == {DONE: 2}
     assert raw_digest(str(target)) == made.descriptor.digest
+
+
+def test_transfers_go_on_over_connections_that_break(open_registry, store, tmp_path) -> None:
+    made = make_image(BIG, compression="none")
+    with proxy(open_registry.host) as way, Store.open(store) as opened:
+        reference = Reference.parse(f"{way.host}/breaking:1")
+        put(opened, made)
+        way.cuts = [1_500_000, 700_000]
+        options = PushOptions(sizes=Sizes(whole=1000, chunk=1 << 20))
+        run(lambda: push(reference, made.descriptor, opened.blobs, options))
+        assert way.cut == 2
+        assert raw_digest(f"{open_registry.host}/breaking:1") == made.descriptor.digest
+        way.cuts = [1_500_000, 700_000]
+        with Store.open(tmp_path / "other") as other:
+            pulled = run(lambda: pull(reference, other.blobs))
+            assert other.blobs.read(pulled.manifest.layers[0].digest) == made.tars[0]
+        assert way.cut == 4
+
+
+@pytest.mark.root
+def test_a_pull_for_which_there_is_no_room_leaves_the_room_that_was(
+    open_registry, layout, store, tmp_path
+) -> None:
+    big = write_layout(tmp_path / "big", make_image(BIG, compression="none"))
+    for source, name in ((big, "no-room"), (layout, "room")):
+        there = f"docker://{open_registry.host}/{name}:1"
+        skopeo("copy", "--dest-tls-verify=false", f"oci:{source}:one", there)
+    store.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(store)]
+    subprocess.run(options, check=True, timeout=10)
+    try:
+        done = unionfuse("image", "--root", store, "pull", f"{open_registry.host}/no-room:1")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "no room is left" in done.stderr
+        image(store, "pull", f"{open_registry.host}/room:1")
+    finally:
+        subprocess.run(["umount", str(store)], check=True, timeout=10)
 
 
 def authorized(path: Path, host: str) -> Path:

@@ -56,16 +56,17 @@ def existing(path: str) -> BinaryIO:
         raise Failure(f"{path}: {err.strerror}") from None
 
 
-def tidy(store: Store) -> None:
+def tidy(store: Store, *, partials: bool = False) -> None:
     """Remove what this command has brought into the store and no image has.
 
-    It is not to stay, least of all where there was no room for all of it.
+    It is not to stay, least of all where there was no room for all of it: with `partials` not
+    even what a transfer could take up.
     """
     from unionfuse.image.store.collect import collect
 
     store.forget_uses()
     with contextlib.suppress(ImageError):  # something else is damaged: `verify` tells of it
-        collect(store, partials=False)
+        collect(store, partials=partials)
 
 
 def platform_of(text: str | None) -> Platform | None:

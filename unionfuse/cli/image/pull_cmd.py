@@ -70,7 +70,7 @@ def command(
         try:
             pulled, transfers = _pull(store, reference, options, watch)
         except StoreError:
-            tidy(store)  # there was no room: what came of it does not stay in the way
+            tidy(store, partials=True)  # where there is no room, it is in the way
             raise
         name = reference if reference.digest is None else reference.with_tag(None)
         image = store.add(name, pulled.root, unpack=False, platform=wanted)

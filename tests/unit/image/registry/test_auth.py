@@ -170,7 +170,7 @@ def test_elsewhere_there_is_tls_or_nothing(reach, monkeypatch: pytest.MonkeyPatc
     # a name that is not loopback's, and that leads here all the same
     monkeypatch.setattr("unionfuse.image.registry.endpoint.is_loopback", lambda _: False)
     unsaid = dataclasses.replace(reach.options, trust=Trust())
-    with pytest.raises(RegistryError, match="no TLS"):
+    with pytest.raises(RegistryError, match="speaks no TLS"):
         look(dataclasses.replace(reach, options=unsaid))
 
 
