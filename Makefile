@@ -6,6 +6,10 @@ T ?= tests
 SECONDS ?= 60
 ROUNDS ?= 3
 
+# In a mount namespace of its own: one that somebody else makes meanwhile has a copy of every mount
+# that is there, and the daemon of each would live on in it.
+ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt
 .PHONY: fuzz stress fsx load conformance bench bench-full bench-requests bench-baseline clean
@@ -23,22 +27,16 @@ demo: setup ## see a union at work on real directories
 	@PATH="$(abspath $(VENV))/bin:$$PATH" demo/run
 
 test: setup-tests ## run every test: unit, property and integration, on real mounts
-	@# What mounts nothing runs beside the rest, on another core. Two runs that mount would disturb
-	@# each other: a new mount namespace has a copy of every mount that is there.
-	@mkdir -p build; $(PY) -m pytest tests/unit tests/property >build/test-unit.log 2>&1 & unit=$$!; \
-		trap "kill $$unit" INT TERM; \
-		$(PY) -m pytest tests/integration; integration=$$?; \
-		wait $$unit; unit=$$?; cat build/test-unit.log; \
-		test $$integration -eq 0 && test $$unit -eq 0
+	@$(PY) -m tests
 
 test-unit: setup ## run the tests that mount nothing
 	@$(PY) -m pytest $(wildcard tests/unit tests/property)
 
 test-clients: setup-tests ## as root, run podman and buildah on unionfuse-overlay
-	@$(PY) -m pytest tests -m clients
+	@$(ALONE) $(PY) -m pytest tests -m clients
 
 test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
-	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(PY) -m pytest tests
+	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(ALONE) $(PY) -m pytest tests
 
 test-one: setup-tests ## run one test: make test-one T=tests/unit/test_x.py::test_y
 	@$(PY) -m pytest -vv $(T)
@@ -54,19 +52,19 @@ fmt: setup ## format the code and mend what the linter can
 	$(VENV)/bin/ruff check --fix .
 
 fuzz: setup-tests ## compare random operations with the kernel's overlayfs: make fuzz SECONDS=600
-	@$(PY) -m tests.fuzz --seconds $(SECONDS)
+	@$(ALONE) $(PY) -m tests.fuzz --seconds $(SECONDS)
 
 stress: setup-tests ## let processes share a mount, and compare it with what each did: make stress SECONDS=600
-	@$(PY) -m tests.stress --seconds $(SECONDS)
+	@$(ALONE) $(PY) -m tests.stress --seconds $(SECONDS)
 
 fsx: setup-tests ## change one file in every way, and compare it with a model: make fsx SECONDS=600
-	@$(PY) -m tests.fsx --seconds $(SECONDS)
+	@$(ALONE) $(PY) -m tests.fsx --seconds $(SECONDS)
 
 load: setup-tests ## as root, let stress-ng and fio work on a union, over each way of data: make load SECONDS=600
-	@$(PY) -m tests.load --seconds $(SECONDS)
+	@$(ALONE) $(PY) -m tests.load --seconds $(SECONDS)
 
 conformance: setup-tests ## as root, run the suites of others: make conformance PJDFSTEST=DIR UNIONMOUNT=DIR
-	@$(PY) -m tests.conformance $(if $(PJDFSTEST),--pjdfstest $(PJDFSTEST)) \
+	@$(ALONE) $(PY) -m tests.conformance $(if $(PJDFSTEST),--pjdfstest $(PJDFSTEST)) \
 		$(if $(UNIONMOUNT),--unionmount $(UNIONMOUNT))
 
 bench: setup-tests ## as root, compare with overlayfs and fuse-overlayfs in some minutes; report in build/bench
