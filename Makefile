@@ -68,16 +68,16 @@ conformance: setup-tests ## as root, run the suites of others: make conformance 
 		$(if $(UNIONMOUNT),--unionmount $(UNIONMOUNT))
 
 bench: setup-tests ## as root, compare with overlayfs and fuse-overlayfs in some minutes; report in build/bench
-	@$(PY) -m bench all --quick --rounds 2 --json build/bench/quick.json --docs build/bench
+	@$(ALONE) $(PY) -m bench all --quick --rounds 2 --json build/bench/quick.json --docs build/bench
 
 bench-full: setup-tests ## as root, compare every system, on everything; report in docs/benchmarks
-	@$(PY) -m bench all --rounds $(ROUNDS) --json build/bench/full.json --docs docs/benchmarks
+	@$(ALONE) $(PY) -m bench all --rounds $(ROUNDS) --json build/bench/full.json --docs docs/benchmarks
 
 bench-requests: setup-tests ## as root, count the FUSE requests of each workload, and check them
-	@$(PY) -m bench requests
+	@$(ALONE) $(PY) -m bench requests
 
 bench-baseline: setup-tests ## as root, count requests, and fail where they are more than they were
-	@$(PY) -m bench baseline
+	@$(ALONE) $(PY) -m bench baseline
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -226,6 +226,7 @@ def measure_workloads(
     record.results.samples.update(found.samples)
     record.results.counts.update(found.counts)
     record.results.failures += found.failures
+    record.note_load()
 
 
 def measure_scale(
@@ -242,6 +243,7 @@ def measure_scale(
         points, failures = measure(scale, systems, numbers, rounds, directory, progress)
     record.points.extend(points)
     record.results.failures += failures
+    record.note_load()
 
 
 def finish(record: Record, json_path: Path | None) -> None:
