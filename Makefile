@@ -12,7 +12,7 @@ ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt
-.PHONY: fuzz stress fsx load conformance bench bench-full bench-requests bench-baseline clean
+.PHONY: fuzz stress fsx load crash-images conformance bench bench-full bench-requests bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ fsx: setup-tests ## change one file in every way, and compare it with a model: m
 
 load: setup-tests ## as root, let stress-ng and fio work on a union, over each way of data: make load SECONDS=600
 	@$(ALONE) $(PY) -m tests.load --seconds $(SECONDS)
+
+crash-images: setup-tests ## kill commands on a store of images at random points: make crash-images ROUNDS=200
+	@$(PY) -m tests.image_crash --rounds $(ROUNDS)
 
 conformance: setup-tests ## as root, run the suites of others: make conformance PJDFSTEST=DIR UNIONMOUNT=DIR
 	@$(ALONE) $(PY) -m tests.conformance $(if $(PJDFSTEST),--pjdfstest $(PJDFSTEST)) \

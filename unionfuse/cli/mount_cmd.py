@@ -7,9 +7,12 @@ import os
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.fuse.options import DEFAULT_POLL_US, MountPlan, split_layers
+from unionfuse.cli.serving import Serving, serving_options
+from unionfuse.fuse.options import split_layers
 from unionfuse.fuse.overlay_words import LayerWords, take_layers
 from unionfuse.fuse.words import parse_words
+
+IMAGE = "image:"  # before the name of an image, in place of lowers
 
 EPILOG = r"""\b
 Examples:
@@ -18,6 +21,7 @@ Examples:
   unionfuse mount 'a\:b' up mnt              a layer with a colon in its name
   unionfuse mount --read-only l1:l2 mnt      nothing to write to
   unionfuse mount -o noatime,nosuid,volatile lower up mnt
+  unionfuse mount image:debian:12 up mnt     the layers of an image
 
 \b
 Mount options (-o, comma-separated, repeatable):
@@ -47,84 +51,45 @@ Mount options (-o, comma-separated, repeatable):
     metavar="DIR",
     help="Where changes are prepared: on UPPER's filesystem.  [default: UPPER.work]",
 )
-@click.option(
-    "-o", "options", multiple=True, metavar="OPT[,OPT...]", help="Mount options, see below."
-)
 @click.option("--read-only", is_flag=True, help="Mount without an upper: LOWER[:LOWER...] MNT.")
-@click.option(
-    "--session",
-    type=click.Choice(["auto", "pyfuse3", "kernel"]),
-    default="auto",
-    show_default=True,
-    help="What speaks to the kernel.",
-)
-@click.option(
-    "--io",
-    type=click.Choice(["auto", "cached", "passthrough"]),
-    default="auto",
-    show_default=True,
-    help="How file data goes: through the kernel's cache of this mount, or past this program.",
-)
-@click.option(
-    "--poll-us",
-    type=click.IntRange(0, 10_000),
-    default=DEFAULT_POLL_US,
-    show_default=True,
-    help="Look for the next request so many microseconds before going to sleep; 0: never.",
-)
-@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
-@click.option("-d", "--debug", is_flag=True, help="Log more; implies -f unless --log is given.")
-@click.option("--log", metavar="FILE", help="Log to FILE.  [default: the system's log]")
+@serving_options
 @reports_failures
-def mount(  # noqa: PLR0913 - one parameter an option
-    paths: tuple[str, ...],
-    workdir: str | None,
-    options: tuple[str, ...],
-    read_only: bool,
-    session: str,
-    io: str,
-    poll_us: int,
-    foreground: bool,
-    debug: bool,
-    log: str | None,
-) -> None:
+def mount(paths: tuple[str, ...], workdir: str | None, read_only: bool, serving: Serving) -> None:
     """Mount LOWER layers, the leftmost on top, under the writable UPPER, on MNT.
 
     All changes go to UPPER; the lower layers are never touched. The command returns when the
-    mount serves; `unionfuse umount MNT` ends it.
+    mount serves; `unionfuse umount MNT` ends it. For LOWER, image:REF stands for the layers of an
+    image, see `unionfuse image`.
     """
-    layers, words = take_layers(options)
+    layers, words = take_layers(serving.texts)
+    if layers is None and paths[0].startswith(IMAGE):
+        _mount_image(paths, workdir, serving, read_only=read_only)
+        return
     if layers is None:
         layers = _layers(paths, workdir, read_only=read_only)
     elif len(paths) != 1 or workdir is not None or read_only:
         raise click.UsageError("with lowerdir= in -o, expected MNT alone")
-    from unionfuse.fuse import daemon
-    from unionfuse.fuse.plan import make_plan
-
-    chosen = parse_words(words)
-    daemon.start(
-        make_plan(
-            MountPlan(
-                lowers=layers.lowers,
-                upper=layers.upper,
-                workdir=layers.workdir,
-                mountpoint=os.fsencode(paths[-1]),
-                session=chosen.session or session,
-                io=chosen.io or io,
-                poll_us=poll_us,
-                options=chosen,
-                debug=debug or chosen.debug,
-                foreground=foreground or ((debug or chosen.debug) and log is None),
-                log=None if log is None else os.path.abspath(os.fsencode(log)),
-            )
-        )
-    )
+    serving.start(layers, paths[-1], parse_words(words))
 
 
-def _layers(paths: tuple[str, ...], workdir: str | None, *, read_only: bool) -> LayerWords:
+def _mount_image(
+    paths: tuple[str, ...], workdir: str | None, serving: Serving, *, read_only: bool
+) -> None:
+    from unionfuse.cli.image.mounted import mount_image
+
+    _check_count(paths, read_only=read_only)
+    upper = None if read_only else paths[1]
+    mount_image(paths[0].removeprefix(IMAGE), paths[-1], upper, workdir, serving)
+
+
+def _check_count(paths: tuple[str, ...], *, read_only: bool) -> None:
     if len(paths) != (2 if read_only else 3):
         usage = "--read-only LOWER[:LOWER...] MNT" if read_only else "LOWER[:LOWER...] UPPER MNT"
         raise click.UsageError(f"expected {usage}")
+
+
+def _layers(paths: tuple[str, ...], workdir: str | None, *, read_only: bool) -> LayerWords:
+    _check_count(paths, read_only=read_only)
     return LayerWords(
         tuple(split_layers(os.fsencode(paths[0]))),
         None if read_only else os.fsencode(paths[1]),

@@ -71,7 +71,7 @@ _SERVING = b"\0"
 def _run_detached(plan: MountPlan, writer: int) -> int:
     """Be the daemon: tell over `writer` whether it serves; return the exit status."""
     os.setsid()
-    _close_inherited(writer)
+    _close_inherited((writer, *plan.kept_fds))
     waiting = [writer]  # empty once the parent was told: the number may mean another file then
 
     def tell(answer: bytes) -> None:
@@ -105,13 +105,13 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
     return 0
 
 
-def _close_inherited(kept: int) -> None:
+def _close_inherited(kept: tuple[int, ...]) -> None:
     """Close what the caller had open but the standard streams and `kept`.
 
     A lock or a pipe of a script must not live as long as the mount.
     """
     for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if fd > 2 and fd != kept:
+        if fd > 2 and fd not in kept:
             with contextlib.suppress(OSError):  # the one that listed them is closed already
                 os.close(fd)
 

@@ -103,6 +103,7 @@ class MountPlan:
             until the daemon has got ready; `serving`; or `settled`: it reads no file of its own
             any more, so that the union may become its root.
         lock_seconds: how long to wait for another mount to let go of upper and workdir.
+        kept_fds: descriptors that stay open as long as the mount is served.
     """
 
     lowers: tuple[bytes, ...]
@@ -118,6 +119,7 @@ class MountPlan:
     log: bytes | None = None
     returns: str = "serving"
     lock_seconds: float = 1.0
+    kept_fds: tuple[int, ...] = ()
 
 
 def split_layers(text: bytes) -> list[bytes]:

@@ -2,7 +2,7 @@
 
     BLOBS/sha256/HEX      complete, verified, on disk: never changed, only removed
     TMP/partial-HEX       bytes that came so far of a transfer, locked by who writes it
-    TMP/new-RANDOM        bytes whose digest is not known yet
+    TMP/new-RANDOM        bytes whose digest is not known yet, locked likewise
 
 A blob appears by one rename, after its bytes were compared with its digest and brought to disk:
 a crash leaves it there whole or not at all.
@@ -22,7 +22,7 @@ from unionfuse.image.errors import Corrupt, NotFound, StoreError
 from unionfuse.image.manifest import MAX_DOCUMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _CHUNK = 1 << 20
@@ -31,17 +31,29 @@ _CHUNK = 1 << 20
 class Blobs:
     """The blobs below one directory, which many processes may use at once."""
 
-    def __init__(self, directory: Path, tmp: Path) -> None:
-        """Keep blobs below `directory`, and what is not complete in `tmp`, on one filesystem."""
+    def __init__(
+        self, directory: Path, tmp: Path, use: Callable[[Digest], None] = lambda _: None
+    ) -> None:
+        """Keep blobs below `directory`, and what is not complete in `tmp`, on one filesystem.
+
+        `use` is called with each digest before it is looked for or appears, so that it is kept.
+        """
         self.directory = directory
         self.tmp = tmp
+        self._use = use
 
     def path(self, digest: Digest) -> Path:
         """Return where a blob is, if it is there."""
         return self.directory / algorithm_of(digest) / encoded_of(digest)
 
     def __contains__(self, digest: Digest) -> bool:
+        """Tell whether a blob is there, which is kept then as long as this command runs."""
+        self._use(digest)
         return self.path(digest).exists()
+
+    def use(self, digest: Digest) -> None:
+        """Say that a blob is to be kept as long as this command runs."""
+        self._use(digest)
 
     def size(self, digest: Digest) -> int:
         """Return the bytes of a blob.
@@ -89,8 +101,11 @@ class Blobs:
 
     def new(self) -> BlobWriter:
         """Begin a blob whose digest only its bytes tell; use it in a `with`."""
-        fd, name = tempfile.mkstemp(prefix="new-", dir=self.tmp)
-        return BlobWriter(self, fd, os.fsencode(name), None, None)
+        try:
+            fd, name = _new_locked(self.tmp)
+        except OSError as err:
+            raise as_store_error(err) from None
+        return BlobWriter(self, fd, name, None, None)
 
     def begin(self, digest: Digest, size: int | None) -> BlobWriter:
         """Begin or go on with a blob that has to become `digest`; use it in a `with`.
@@ -98,8 +113,27 @@ class Blobs:
         What an earlier transfer left is taken up: `offset` of the writer says how much. Waits
         for another process that is writing the same blob; look then whether it is there.
         """
+        self._use(digest)
         name = os.fsencode(self.tmp / f"partial-{encoded_of(digest)}")
-        fd = _open_locked(name)
+        try:
+            fd = _open_locked(name)
+        except OSError as err:
+            raise as_store_error(err) from None
+        return self._take_up(fd, name, digest, size)
+
+    def try_begin(self, digest: Digest, size: int | None) -> BlobWriter | None:
+        """Begin as `begin` does; None at once if another process is writing the same blob."""
+        self._use(digest)
+        name = os.fsencode(self.tmp / f"partial-{encoded_of(digest)}")
+        try:
+            fd = _open_locked(name, fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError as err:
+            raise as_store_error(err) from None
+        return self._take_up(fd, name, digest, size)
+
+    def _take_up(self, fd: int, name: bytes, digest: Digest, size: int | None) -> BlobWriter:
         writer = BlobWriter(self, fd, name, digest, size)
         try:
             writer.take_up()
@@ -196,6 +230,7 @@ class BlobWriter:
                 os.unlink(self._name)
                 raise
         digest = self._digester.digest()
+        self._blobs.use(digest)
         path = self._blobs.path(digest)
         try:
             os.fchmod(self._fd, 0o644)
@@ -206,6 +241,12 @@ class BlobWriter:
         except OSError as err:
             raise as_store_error(err) from None
         return digest
+
+    def abandon(self) -> None:
+        """Let go of it, and of what came so far."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name)
+        self.close()
 
     def close(self) -> None:
         """Let go of it; of a digest that is known what came so far stays, to be taken up."""
@@ -246,11 +287,24 @@ def _digest_as(digest: Digest, data: bytes) -> Digest:
     return digester.digest()
 
 
-def _open_locked(name: bytes) -> int:
-    """Open a partial blob and wait for whoever else writes it."""
+def _new_locked(directory: Path) -> tuple[int, bytes]:
+    while True:
+        fd, name = tempfile.mkstemp(prefix="new-", dir=directory)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:  # else it was swept away before it was locked
+            return fd, os.fsencode(name)
+        os.close(fd)
+
+
+def _open_locked(name: bytes, how: int = 0) -> int:
+    """Open a partial blob and wait for whoever else writes it; not with `how` LOCK_NB."""
     while True:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | how)
+        except BaseException:
+            os.close(fd)
+            raise
         try:
             same = os.stat(name).st_ino == os.fstat(fd).st_ino
         except FileNotFoundError:  # the other has completed it

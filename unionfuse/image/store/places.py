@@ -1,0 +1,94 @@
+"""Where a store is, and what is where in it.
+
+    ROOT/store.db                  names of images, sizes of layers (database.py)
+    ROOT/index.json, oci-layout    the names once more: ROOT is an image layout (image-layout.md)
+    ROOT/blobs/sha256/HEX          documents and compressed layers (blobs.py)
+    ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/, index and facts.json (unpacking.py)
+    ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id, likewise
+    ROOT/lock                      held while something is put to use, or is removed (lease.py)
+    ROOT/tmp/                      what is not complete, and leases; locked by who is at work on it
+
+What is in blobs/ and layers/ is complete: it got there by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from unionfuse.image.errors import StoreError
+from unionfuse.image.store.blobs import as_store_error
+
+ENVIRONMENT = "UNIONFUSE_ROOT"
+SYSTEM_ROOT = Path("/var/lib/unionfuse")
+_NAME = "unionfuse"
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+def default_root(*, is_root: bool) -> Path:
+    """Return where the store of this user is: $UNIONFUSE_ROOT, /var/lib or the user's data."""
+    if given := os.environ.get(ENVIRONMENT):
+        return Path(given)
+    if is_root:
+        return SYSTEM_ROOT
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local/share") / _NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The paths in a store."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The names of images and facts about layers."""
+        return self.root / "store.db"
+
+    @property
+    def index(self) -> Path:
+        """The names of images, as an image layout has them."""
+        return self.root / "index.json"
+
+    @property
+    def blobs(self) -> Path:
+        """Documents and compressed layers."""
+        return self.root / "blobs"
+
+    @property
+    def layers(self) -> Path:
+        """Unpacked layers."""
+        return self.root / "layers"
+
+    @property
+    def tmp(self) -> Path:
+        """What is not complete, and leases."""
+        return self.root / "tmp"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock keeps removing apart from putting to use."""
+        return self.root / "lock"
+
+    def make(self) -> None:
+        """Make the directories; they may be there.
+
+        Raises:
+            StoreError: if that is not possible.
+        """
+        try:
+            # Layers have setuid programs and world-writable files: nobody else is to reach them.
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (self.blobs, self.layers, self.tmp):
+                directory.mkdir(mode=0o755, exist_ok=True)
+            layout = self.root / "oci-layout"
+            if not layout.exists():
+                layout.write_bytes(_LAYOUT)
+            self.lock.touch(mode=0o600)
+        except OSError as err:
+            known = as_store_error(err)
+            if isinstance(known, StoreError):
+                raise known from None
+            raise StoreError(f"no store can be at {self.root}: {err.strerror}") from None
