@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.docker_registry import docker_registry
 from tests.support.images import Layer, archive, layout_files, make_image
 from unionfuse.cli.group import cli
 from unionfuse.image.store.collect import collect
@@ -29,7 +30,9 @@ from unionfuse.image.watch import unwatched
 BASE, TOP, NEW, FLAT, OTHER = (
     f"localhost/{name}:1" for name in ("base", "top", "new", "flat", "other")
 )
+PULLED = "top:1"  # at the registry
 STEPS = {
+    "pull": ("pull", PULLED),
     "load the base": ("load", "base.tar"),
     "load": ("load", "top.tar"),
     "commit": ("commit", "upper", NEW, "--base", BASE),
@@ -40,6 +43,7 @@ STEPS = {
     "gc": ("gc",),
 }
 _NEEDS_TOP = ("squash", "rm", "gc")
+_NEEDS_NOTHING = ("load the base", "pull")
 _MORE_TIME = 1.2  # of what a command takes: some are to end before they are killed
 
 
@@ -48,12 +52,14 @@ class Rounds:
     """One store, and the commands that are killed on it.
 
     Attributes:
+        registry: `HOST:PORT` of one that is empty.
         seconds: how long each step takes.
         killed: how often each was killed before its end.
     """
 
     base: Path
     random: random.Random
+    registry: str
     seconds: dict[str, float] = field(default_factory=dict)
     killed: Counter[str] = field(default_factory=Counter)
 
@@ -69,6 +75,8 @@ class Rounds:
         (self.base / "upper").mkdir()
         for number in range(100):
             (self.base / f"upper/new{number}").write_bytes(noise[: number * 100])
+        self._finish(self._start("load", "top.tar"))
+        self._finish(self._start("push", TOP, f"{self.registry}/{PULLED}"))
 
     def round(self, step: str) -> None:
         """Kill a step, look at the store, and run the step again.
@@ -79,11 +87,11 @@ class Rounds:
         self._make_ready(step)
         if step not in self.seconds:
             before = time.monotonic()
-            self._finish(self._start(*STEPS[step]))
+            self._finish(self._start(*self._words(step)))
             self.seconds[step] = time.monotonic() - before
             self._make_ready(step)
         names = self._names()
-        pid = self._start(*STEPS[step])
+        pid = self._start(*self._words(step))
         time.sleep(self.random.uniform(0, self.seconds[step] * _MORE_TIME))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
@@ -92,24 +100,28 @@ class Rounds:
         assert names - {TOP} <= now, f"{step}: names were lost: {names - now}"
         self._check(now)
         if step != "rm" or TOP in now:
-            self._finish(self._start(*STEPS[step]))
+            self._finish(self._start(*self._words(step)))
         self._check(self._names())
 
     def _make_ready(self, step: str) -> None:
         """Bring the store to where a step has something to do."""
         with Store.open(self._root) as store:
             given = {name.reference for name in store.database.names()}
-            for name in given - ({BASE} if step != "load the base" else set()):
+            for name in given - (set() if step in _NEEDS_NOTHING else {BASE}):
                 store.remove(name)
         with Store.open(self._root) as store:
             collect(store)
-        if step != "load the base":
+        if step not in _NEEDS_NOTHING:
             self._finish(self._start(*STEPS["load the base"]))
         if step in _NEEDS_TOP:
             self._finish(self._start(*STEPS["load"]))
         if step == "gc":
             with Store.open(self._root) as store:
                 store.remove(TOP)
+
+    def _words(self, step: str) -> tuple[str, ...]:
+        words = STEPS[step]
+        return tuple(f"{self.registry}/{word}" if word == PULLED else word for word in words)
 
     @property
     def _root(self) -> Path:
@@ -155,8 +167,11 @@ def main() -> None:
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="unionfuse-crash.") as base:
-        rounds = Rounds(Path(base), random.Random(seed))
+    with (
+        tempfile.TemporaryDirectory(prefix="unionfuse-crash.") as base,
+        docker_registry(Path(base) / "registry") as registry,
+    ):
+        rounds = Rounds(Path(base), random.Random(seed), registry.host)
         for number in range(options.rounds):
             step = list(STEPS)[number % len(STEPS)]
             try:

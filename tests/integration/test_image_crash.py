@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.image_crash import STEPS, Rounds
+from tests.support.docker_registry import docker_registry
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_killed_command_loses_and_damages_nothing(step: str) -> None:
-    with tempfile.TemporaryDirectory() as base:
-        Rounds(Path(base), random.Random(step)).round(step)
+    with (
+        tempfile.TemporaryDirectory() as base,
+        docker_registry(Path(base) / "registry") as registry,
+    ):
+        Rounds(Path(base), random.Random(step), registry.host).round(step)

@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -46,6 +47,18 @@ COMMANDS = (
 _OUTSIDE = ("mount", "unshare")  # what is mounted in a namespace of its own, nobody would see
 
 
+class Chosen(NamedTuple):
+    """What is said of the store before the name of the command.
+
+    Attributes:
+        root: where it is; None for the user's own.
+        unlimited: whether layers may be of any size.
+    """
+
+    root: Path | None = None
+    unlimited: bool = False
+
+
 class ImageCommands(click.Group):
     """The commands, `NAME` being `command` of `unionfuse.cli.image.NAME_cmd`."""
 
@@ -69,10 +82,15 @@ class ImageCommands(click.Group):
     type=click.Path(path_type=Path),
     help="The store.  [default: /var/lib/unionfuse; ~/.local/share/unionfuse without root]",
 )
+@click.option(
+    "--unlimited",
+    is_flag=True,
+    help="Take layers of any size: limits keep those out that are made to fill the disk.",
+)
 @click.pass_context
-def image(ctx: click.Context, root: Path | None) -> None:
+def image(ctx: click.Context, root: Path | None, unlimited: bool) -> None:
     """Keep OCI images, and make layers, stacks and images of each other."""
-    ctx.obj = root
+    ctx.obj = Chosen(root, unlimited)
     if ctx.invoked_subcommand in COMMANDS and ctx.invoked_subcommand not in _OUTSIDE:
         _keep_owners()
 

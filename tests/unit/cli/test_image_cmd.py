@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from unionfuse.cli.group import cli
 from unionfuse.cli.image import rootless
 from unionfuse.cli.image.common import sized
 from unionfuse.cli.image_cmd import COMMANDS
+from unionfuse.image.layers.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,6 +213,17 @@ def test_a_rootfs_is_imported_committed_to_and_exported(run, tmp_path):
     assert run("export", "new:1", "-o", "rootfs.tar").exit_code == 0
     assert run("import", "rootfs.tar", "localhost/again:1").exit_code == 0
     assert run("diff", "new:1", "again:1").output == ""
+
+
+def test_limits_can_be_lifted(run, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(Limits, "check_stream", lambda self, *_: sizes.append(self.total_bytes))
+    tar = tar_of({"file": b""})
+    assert run("import", "-", "x", input=tar).exit_code == 0
+    assert run("--unlimited", "import", "-", "x:2", "--label", "a=b", input=tar).exit_code == 0
+    run("rm", "x", "x:2")
+    assert run("--unlimited", "import", "-", "x", input=tar).exit_code == 0
+    assert set(sizes) == {Limits().total_bytes, sys.maxsize}
 
 
 def test_a_commit_needs_to_know_its_base(run, tmp_path):

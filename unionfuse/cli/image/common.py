@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from unionfuse.cli.errors import Failure
+from unionfuse.cli.image_cmd import Chosen
 from unionfuse.cli.printing import printable
 from unionfuse.image.errors import ImageError
+from unionfuse.image.layers.limits import Limits
 from unionfuse.image.store.store import Store
 
 if TYPE_CHECKING:
@@ -22,16 +23,25 @@ if TYPE_CHECKING:
     from unionfuse.image.watch import Watch
 
 SHORT_ID = 12
+_ANY = sys.maxsize
+_UNLIMITED = Limits(entries=_ANY, duplicates=_ANY, total_bytes=_ANY, ratio=_ANY, names_bytes=_ANY)
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 
 
+def chosen() -> Chosen:
+    """Return what the command line says of the store."""
+    return click.get_current_context().find_object(Chosen) or Chosen()
+
+
 def opened() -> Store:
     """Open the store that the command line names; use it in a `with`."""
-    root = click.get_current_context().find_object(Path)
-    return Store.open(root)
+    store = Store.open(chosen().root)
+    if chosen().unlimited:
+        store.limits = _UNLIMITED
+    return store
 
 
 def existing(path: str) -> BinaryIO:

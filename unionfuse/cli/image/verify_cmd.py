@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from unionfuse.cli.errors import Failure, reports_failures, say
-from unionfuse.cli.image.common import json_option, opened, print_json, progress, quiet_option
+from unionfuse.cli.image.common import (
+    chosen,
+    json_option,
+    opened,
+    print_json,
+    progress,
+    quiet_option,
+)
 from unionfuse.cli.printing import printable
 from unionfuse.image.errors import ImageError
 
@@ -79,7 +85,7 @@ def _opened(*, repair: bool) -> Store:
         if not repair:
             raise
         say(f"{err}; made anew")
-        return Store.mend(click.get_current_context().find_object(Path))
+        return Store.mend(chosen().root)
 
 
 def _repair(store: Store, problems: list[Problem], watch: Watch) -> list[Problem]:
