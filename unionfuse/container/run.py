@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from unionfuse.container import start
 from unionfuse.container.attach import Attachment
-from unionfuse.container.finish import finish, put_away
+from unionfuse.container.errors import ContainerError
+from unionfuse.container.finish import finish, put_away, remove_ended
 
 if TYPE_CHECKING:
     from unionfuse.container.state import Container, Containers, State
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
 _DETACHED = 0
 
 
-def run_detached(container: Container) -> None:
+def run_detached(containers: Containers, container: Container) -> None:
     """Start a container and leave it to conmon.
 
     Preconditions:
         See `start`.
 
     Raises:
-        ContainerError: if it can not be started; a container that is to be removed is not yet.
+        ContainerError: if it can not be started; one that is to be removed when it ends is.
     """
-    with container.lock():
-        before = container.state()
-        start.prepare(container)
-        _begin(container, before)
+    try:
+        with container.lock():
+            before = container.state()
+            start.prepare(container)
+            _begin(container, before)
+    except ContainerError:
+        _remove_failed(containers, container)
+        raise
 
 
 def run_attached(containers: Containers, container: Container, *, takes_input: bool) -> int:
@@ -38,22 +43,26 @@ def run_attached(containers: Containers, container: Container, *, takes_input: b
         See `start`.
 
     Raises:
-        ContainerError: if it can not be started.
+        ContainerError: if it can not be started; one that is to be removed when it ends is.
     """
     options = container.record.options
-    with container.lock():
-        before = container.state()
-        state = start.prepare(container, attended_by=os.getpid())
-        attachment = Attachment(
-            container.path, state.init, has_tty=options.tty, takes_input=takes_input
-        )
 
     def begin() -> None:
         with container.lock():
             _begin(container, before)
 
-    if not attachment.run(begin):
-        return _DETACHED
+    try:
+        with container.lock():
+            before = container.state()
+            state = start.prepare(container, attended_by=os.getpid())
+            attachment = Attachment(
+                container.path, state.init, has_tty=options.tty, takes_input=takes_input
+            )
+        if not attachment.run(begin):
+            return _DETACHED
+    except ContainerError:
+        _remove_failed(containers, container)
+        raise
     return finish(containers, container).exit_code
 
 
@@ -63,3 +72,8 @@ def _begin(container: Container, before: State) -> None:
     except BaseException as err:
         put_away(container, start.replace_error(before, str(err)))
         raise
+
+
+def _remove_failed(containers: Containers, container: Container) -> None:
+    if container.record.options.remove:
+        remove_ended(containers, container)

@@ -7,7 +7,6 @@ symlink in it leads out, and what is too large or no regular file is not read.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -96,10 +95,11 @@ def _read(root_fd: int, path: bytes) -> str:
         fd = openat2(root_fd, path, flags, _IN_ROOT)
     except OSError:
         return ""
-    with contextlib.closing(open(fd, "rb")) as file:
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode) or st.st_size > _MAX_FILE:
-            return ""
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or st.st_size > _MAX_FILE:
+        os.close(fd)
+        return ""
+    with open(fd, "rb") as file:
         return file.read(_MAX_FILE).decode("utf-8", "surrogateescape")
 
 
