@@ -68,6 +68,18 @@ def parse(line: bytes) -> Line | None:
     return Line(when, stream.decode(), text + b"\n" if tag == b"F" else text)
 
 
+def later(container: Container, begun: list[Line], *, follow: bool) -> Iterator[Line]:
+    """Yield lines that are there, then with `follow` those that come after the last of them."""
+    yield from begun
+    if follow:
+        reached = begun[-1] if begun else None
+        seen = reached is None
+        for line in lines(container, follow=True):
+            if seen:
+                yield line
+            seen = seen or line == reached
+
+
 def last(found: Iterator[Line], count: int) -> list[Line]:
     """Return the last `count` lines, each with its parts."""
     kept: list[list[Line]] = []

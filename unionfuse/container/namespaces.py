@@ -22,6 +22,7 @@ from unionfuse.syscalls import mount as sys_mount
 from unionfuse.syscalls.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 
 _ALL_IDS = ["0", "0", "4294967295"]
+NO_NAMESPACE = "UNIONFUSE_NO_USERNS"  # set: no subordinate ids, as in `unionfuse image`
 _TOOLS = ("newuidmap", "newgidmap")
 
 
@@ -120,7 +121,8 @@ def _maps(uid: int, gid: int) -> list[list[ids.IdRange]]:
         user = str(uid)
     users = ids.subordinate(ids.read(ids.SUBUID), user, uid)
     groups = ids.subordinate(ids.read(ids.SUBGID), user, uid)
-    if not (users and groups and all(map(shutil.which, _TOOLS))):
+    unwanted = os.environ.get(NO_NAMESPACE)
+    if unwanted or not (users and groups and all(map(shutil.which, _TOOLS))):
         users = groups = []
     return [ids.mapping(uid, users), ids.mapping(gid, groups)]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unionfuse.container.processes import Process
+    from unionfuse.container.state import Container
 
 _SECONDS = 10.0  # a daemon that is asked to end has this long
 
@@ -64,6 +65,25 @@ def mount(
     except MountError as err:
         raise ContainerError(str(err)) from None
     return processes.identify(pid)
+
+
+def mount_container(container: Container) -> Process | None:
+    """Mount the layers of a container where it has its root filesystem.
+
+    Raises:
+        ContainerError: if that is not possible.
+    """
+    record = container.record
+    words: list[str] = []
+    if record.options.remove:
+        words.append("fsync=0")  # nobody will look for it after a power failure
+    if record.options.io != "auto":
+        words.append(f"io={record.options.io}")
+    if record.override:
+        words += ["xattr_permissions=2", "noacl"]
+    return mount(
+        container.lowers, container.upper, container.workdir, container.merged, tuple(words)
+    )
 
 
 def unmount(mountpoint: Path, daemon: Process | None) -> None:

@@ -26,7 +26,6 @@ from unionfuse.container.runtime import Runtime
 from unionfuse.container.state import CREATED, RUNNING, State
 
 if TYPE_CHECKING:
-    from unionfuse.container.processes import Process
     from unionfuse.container.state import Container
     from unionfuse.container.users import User
 
@@ -47,7 +46,7 @@ def prepare(container: Container, *, attended_by: int = 0) -> State:
         raise WrongState(f"{container.record.name} is running")
     oci.prepare_cgroups()
     runtime = fresh_runtime(container)
-    daemon = _mount(container)
+    daemon = rootfs.mount_container(container)
     # Known from here on: if this process is killed now, the next command ends the daemon.
     container.save(State(status=RUNNING, started=time.time_ns(), daemon=daemon))
     try:
@@ -132,20 +131,6 @@ def replace_error(before: State, error: str) -> State:
         started=before.started,
         finished=before.finished,
         error=error,
-    )
-
-
-def _mount(container: Container) -> Process | None:
-    record = container.record
-    words: list[str] = []
-    if record.options.remove:
-        words.append("fsync=0")  # nobody will look for it after a power failure
-    if record.options.io != "auto":
-        words.append(f"io={record.options.io}")
-    if record.override:
-        words.append("xattr_permissions=2")
-    return rootfs.mount(
-        container.lowers, container.upper, container.workdir, container.merged, tuple(words)
     )
 
 

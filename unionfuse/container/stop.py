@@ -53,21 +53,35 @@ def wait_until_put_away(containers: Containers, container: Container) -> None:
         return
 
 
-def remove(containers: Containers, container: Container, *, force: bool) -> None:
-    """Remove a container with all that it has written.
-
-    Preconditions:
-        The process may handle files of all ids (`namespaces.enter_users`).
+def end(containers: Containers, container: Container, *, force: bool) -> None:
+    """End a container that is to be removed.
 
     Raises:
         WrongState: if it runs, and that is not to be ended by `force`.
     """
-    if recover(containers, container).status == RUNNING:
+    try:
+        if recover(containers, container).status != RUNNING:
+            return
         if not force:
             raise WrongState(
                 f"{container.record.name} is running: stop it first, or remove it with --force"
             )
         stop(containers, container, 0)
+    except NoSuchContainer:
+        if not force:
+            raise
+
+
+def remove(containers: Containers, container: Container, *, force: bool) -> None:
+    """Remove a container that does not run, with all that it has written.
+
+    Preconditions:
+        The process may handle files of all ids (`namespaces.enter_users`).
+
+    Raises:
+        WrongState: if it was started meanwhile.
+        NoSuchContainer: if it was removed meanwhile; no failure with `force`.
+    """
     try:
         with container.lock():
             if container.state().status == RUNNING:

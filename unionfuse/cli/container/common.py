@@ -33,14 +33,6 @@ root_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-class RunFailure(Failure):
-    """A failure of `run`, `start` or `exec`, with docker's exit codes."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def reports(command: Callable[P, T]) -> Callable[P, T]:
     """Make a command print what it could not do as one line, exit code 1."""
 
@@ -63,9 +55,11 @@ def reports_as_docker(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return reports_failures(command)(*args, **kwargs)
         except ContainerError as err:
-            raise RunFailure(str(err), err.exit_code) from None
+            Failure(str(err)).show()
+            raise click.exceptions.Exit(err.exit_code) from None
         except Failure as err:
-            raise RunFailure(err.message, ContainerError.exit_code) from None
+            err.show()
+            raise click.exceptions.Exit(ContainerError.exit_code) from None
 
     return run
 

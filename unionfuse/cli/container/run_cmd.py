@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import click
 
 from unionfuse.cli.container.common import place, reports_as_docker, root_option
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EPILOG = r"""\b
 Exit codes: that of COMMAND, and
