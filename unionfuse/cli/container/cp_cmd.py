@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import click
 
 from unionfuse.cli.container.common import containers_at, reports, root_option
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

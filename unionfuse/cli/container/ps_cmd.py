@@ -17,6 +17,7 @@ from unionfuse.cli.container.common import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from unionfuse.container.state import Container, State
 
 _COMMAND_WIDTH = 24
