@@ -41,9 +41,10 @@ def execute(container: Container, options: RunOptions, *, detach: bool) -> int:
         container: whose namespaces this process has joined.
         options: command, env, user, workdir, tty.
         detach: not to wait for it.
+    What the runtime can not start it tells on stderr; the exit code is 125, 126 or 127 then.
 
     Raises:
-        RuntimeFailed: if it can not be started.
+        ContainerError: if the user is not there.
     """
     record = container.record
     own = record.options
@@ -67,7 +68,7 @@ def execute(container: Container, options: RunOptions, *, detach: bool) -> int:
         command += ["--process", str(process), container.id]
         code = _run(command, detach=detach)
         if code and log.exists() and (said := log.read_text(errors="replace")):
-            raise oci.failure(said)
+            return oci.failure(said).exit_code  # the runtime itself has told it on stderr
     return code
 
 

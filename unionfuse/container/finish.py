@@ -96,7 +96,8 @@ def _settled(container: Container) -> State:
         state = container.state()
         if state.status != RUNNING or _is_whole(state) or time.monotonic() > deadline:
             return state
-        if not (processes.is_alive(state.conmon) or container.exit_file.exists()):
+        has_just_ended = processes.is_alive(state.conmon) or container.exit_file.exists()
+        if processes.is_alive(state.init) or not has_just_ended:
             return state
         time.sleep(0.01)
 
