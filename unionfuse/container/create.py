@@ -29,6 +29,7 @@ class Source:
     Attributes:
         image: its name.
         image_id: digest of its config.
+        manifest: digest of its manifest.
         config: how it has a container started.
         layers: directories, the topmost first.
         override: whether owners are kept in attributes there.
@@ -37,6 +38,7 @@ class Source:
 
     image: str
     image_id: str
+    manifest: str
     config: RunConfig
     layers: tuple[Path, ...]
     override: bool = False
@@ -78,6 +80,7 @@ def create(
             name=name or new_name(containers),
             image=source.image,
             image_id=source.image_id,
+            manifest=source.manifest,
             created=time.time_ns(),
             hostname=hostname,
             lowers=tuple(map(str, source.layers)),

@@ -34,6 +34,7 @@ def source_of(root: Path, text: str) -> Iterator[Source]:
         yield Source(
             image=text,
             image_id=image.id,
+            manifest=image.descriptor.digest,
             config=image.config.config or RunConfig(),
             layers=layers,
             override=any(name_of(os.fsencode(layer)) for layer in layers),

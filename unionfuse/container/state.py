@@ -48,6 +48,7 @@ class Record(msgspec.Struct, frozen=True):
     Attributes:
         image: as the user named it.
         image_id: digest of the image's config.
+        manifest: digest of its manifest.
         created: nanoseconds since 1970.
         lowers: the image's layers, the topmost first.
         config: how the image has a container started.
@@ -59,6 +60,7 @@ class Record(msgspec.Struct, frozen=True):
     name: str
     image: str
     image_id: str
+    manifest: str
     created: int
     hostname: str
     lowers: tuple[str, ...]

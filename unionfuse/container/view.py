@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from unionfuse.container import execute, namespaces, rootfs
 from unionfuse.container.finish import recover
 from unionfuse.container.state import RUNNING
-from unionfuse.offline.diff import UpperDiff
 from unionfuse.offline.layers import opened
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unionfuse.container.state import Container, Containers
-    from unionfuse.offline.diff import Change
+    from unionfuse.layer.stack import LayerStack
 
 
 @contextlib.contextmanager
@@ -60,15 +59,16 @@ def settled(containers: Containers, container: Container) -> Iterator[None]:
         yield
 
 
-def changes(container: Container) -> Iterator[Change]:
-    """Yield what the container adds to its image, changes and deletes.
+@contextlib.contextmanager
+def layers(container: Container) -> Iterator[LayerStack]:
+    """Open the layers of a container, for what works without a mount.
 
     Preconditions:
         `settled`.
     """
     lowers = [os.fsencode(lower) for lower in container.lowers]
     with opened(os.fsencode(container.upper), lowers) as stack:
-        yield from UpperDiff(stack).changes()
+        yield stack
 
 
 def written_size(container: Container) -> int:

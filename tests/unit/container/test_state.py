@@ -18,6 +18,7 @@ def add(containers: Containers, name: str, *, digit: str = "a", remove: bool = F
         name=name,
         image="image",
         image_id="sha256:0",
+        manifest="sha256:1",
         created=int(digit, 16),
         hostname="h",
         lowers=(),

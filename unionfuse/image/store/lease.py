@@ -93,6 +93,20 @@ def live_uses(tmp: Path) -> set[Use]:
     return uses
 
 
+def kept_uses(containers: Path) -> set[Use]:
+    """Return what containers need, running or not: the names in the `uses/` of each.
+
+    One that is being made has a lease besides, until they are there: leases are read first.
+    """
+    uses: set[Use] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(containers):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                names = os.listdir(containers / entry / "uses")
+                uses.update(Use(*name.split("-", 1)) for name in names)
+    return uses
+
+
 def sweep(tmp: Path, *, partials: bool = False) -> int:
     """Remove from tmp/ what commands that are gone have left.
 
