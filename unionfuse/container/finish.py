@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unionfuse.container import processes, rootfs
-from unionfuse.container.errors import ContainerError, NoSuchContainer
-from unionfuse.container.runtime import Runtime, remove_cgroups
-from unionfuse.container.state import EXITED, RUNNING, Container, Containers, State
+from unionfuse.container.errors import NoSuchContainer
+from unionfuse.container.runtime import remove_cgroups
+from unionfuse.container.state import EXITED, LOST, RUNNING, Container, Containers, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _SECONDS = 10.0
 _EXIT_FILE_SECONDS = 2.0
 _FINISHING_SECONDS = 3.0
-_KILLED = 137  # 128 + SIGKILL, as shells have it
 
 
 def put_away(container: Container, final: State) -> None:
@@ -36,10 +35,11 @@ def put_away(container: Container, final: State) -> None:
         The caller has the lock, and is where the mount is.
     """
     state = container.state()
-    processes.send(state.init, signal.SIGKILL)
-    with contextlib.suppress(ContainerError):
-        Runtime.find(container.path / "run").run("delete", "--force", container.id, check=False)
+    if processes.send(state.init, signal.SIGKILL):
+        processes.wait(state.init, _SECONDS)
     rootfs.unmount(container.merged, state.daemon)
+    # All else that the runtime's own `delete` would do: what it knows is in run/.
+    remove_cgroups(container.id)
     container.save(final)
 
 
@@ -114,7 +114,7 @@ def ended(container: Container, state: State) -> State:
     code = exit_code(container, state)
     error = ""
     if code is None:
-        code, error = _KILLED, "conmon or the mount's daemon was killed, or the machine went down"
+        code, error = LOST, "conmon or the mount's daemon was killed, or the machine went down"
     return State(
         status=EXITED,
         exit_code=code,

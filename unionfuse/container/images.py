@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from unionfuse.container.create import Source
 from unionfuse.image.config import RunConfig
+from unionfuse.image.errors import NotFound
 from unionfuse.image.store import lease
 from unionfuse.image.store.store import Store
-from unionfuse.image.store.unpacking import TREE
 from unionfuse.layer.override import name_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def source_of(root: Path, text: str) -> Iterator[Source]:
     """
     with Store.open(root) as store:
         image = store.resolve(text)
-        layers = store.unpack(image)
+        try:
+            layers = image.layers
+        except NotFound:  # not unpacked yet; what does that takes long to load
+            layers = store.unpack(image)
         digest = image.descriptor.digest.replace(":", "-")
         yield Source(
             image=text,
@@ -44,6 +47,8 @@ def source_of(root: Path, text: str) -> Iterator[Source]:
 
 def layer_sizes(root: Path) -> dict[str, int]:
     """Return the bytes of the files in each unpacked layer, by the path of its tree."""
+    from unionfuse.image.store.unpacking import TREE
+
     with Store.open(root) as store:
         return {
             str(store.places.layers / name / TREE): facts.size

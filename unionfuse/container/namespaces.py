@@ -14,7 +14,6 @@ import errno
 import os
 import pwd
 import shutil
-import subprocess
 
 from unionfuse.container import ids
 from unionfuse.container.errors import ContainerError
@@ -152,6 +151,8 @@ def _map_ids(pid: int, maps: list[list[ids.IdRange]]) -> str:
             with open(f"/proc/{pid}/{kind}_map", "w") as id_map:
                 id_map.write(" ".join(ids.arguments(mapped)))
         return ""
+    import subprocess  # in this child alone: it takes long to load
+
     for tool, mapped in zip(_TOOLS, maps, strict=True):
         command = [tool, str(pid), *ids.arguments(mapped)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)

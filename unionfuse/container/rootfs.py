@@ -4,70 +4,67 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unionfuse.container import processes
 from unionfuse.container.errors import ContainerError
+from unionfuse.container.mounter import serve
 from unionfuse.fuse import mounting
 from unionfuse.fuse.errors import MountError
 from unionfuse.syscalls.syncfs import syncfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from unionfuse.container.mounter import Mounter, Request
     from unionfuse.container.processes import Process
     from unionfuse.container.state import Container
 
 _SECONDS = 10.0  # a daemon that is asked to end has this long
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """A stack of directories.
+
+    Attributes:
+        lowers: the read-only ones, the topmost first.
+        upper: the writable one; None: nothing can be written.
+        workdir: beside it.
+    """
+
+    lowers: tuple[Path, ...]
+    upper: Path | None = None
+    workdir: Path | None = None
+
+
 def mount(
-    lowers: Sequence[Path],
-    upper: Path | None,
-    workdir: Path | None,
-    mountpoint: Path,
-    words: tuple[str, ...] = (),
+    layers: Layers, mountpoint: Path, words: tuple[str, ...] = (), ready: Mounter | None = None
 ) -> Process | None:
     """Mount a stack in this mount namespace; return the daemon behind it.
 
     Args:
-        lowers: the read-only layers, the topmost first.
-        upper: the writable one; None: nothing can be written.
-        workdir: beside it.
+        layers: what to unite.
         mountpoint: a directory.
         words: mount options, as `-o` of `unionfuse mount` has them.
+        ready: what has got ready for it, if anything has.
 
     Raises:
         ContainerError: if that is not possible.
     """
-    from unionfuse.fuse import daemon
-    from unionfuse.fuse.options import MountPlan
-    from unionfuse.fuse.plan import make_plan
-    from unionfuse.fuse.words import parse_words
-
-    options = parse_words(("noatime", *words))
-    try:
-        plan = make_plan(
-            MountPlan(
-                lowers=tuple(os.fsencode(lower) for lower in lowers),
-                upper=None if upper is None else os.fsencode(upper),
-                workdir=None if workdir is None else os.fsencode(workdir),
-                mountpoint=os.fsencode(mountpoint),
-                session=options.session or "auto",
-                io=options.io or "auto",
-                options=options,
-                returns="mounted",
-                lock_seconds=_SECONDS,
-            )
-        )
-        pid = daemon.start(plan)
-    except MountError as err:
-        raise ContainerError(str(err)) from None
-    return processes.identify(pid)
+    request: Request = (
+        tuple(os.fsencode(lower) for lower in layers.lowers),
+        None if layers.upper is None else os.fsencode(layers.upper),
+        None if layers.workdir is None else os.fsencode(layers.workdir),
+        os.fsencode(mountpoint),
+        ("noatime", *words),
+    )
+    return processes.identify(serve(request) if ready is None else ready.mount(request))
 
 
-def mount_container(container: Container) -> Process | None:
+def mount_container(container: Container, ready: Mounter | None = None) -> Process | None:
     """Mount the layers of a container where it has its root filesystem.
 
     Raises:
@@ -81,9 +78,8 @@ def mount_container(container: Container) -> Process | None:
         words.append(f"io={record.options.io}")
     if record.override:
         words += ["xattr_permissions=2", "noacl"]
-    return mount(
-        container.lowers, container.upper, container.workdir, container.merged, tuple(words)
-    )
+    layers = Layers(tuple(container.lowers), container.upper, container.workdir)
+    return mount(layers, container.merged, tuple(words), ready)
 
 
 def unmount(mountpoint: Path, daemon: Process | None) -> None:
@@ -104,11 +100,9 @@ def unmount(mountpoint: Path, daemon: Process | None) -> None:
 
 
 @contextlib.contextmanager
-def mounted(
-    lowers: Sequence[Path], upper: Path | None, workdir: Path | None, mountpoint: Path
-) -> Iterator[Path]:
+def mounted(layers: Layers, mountpoint: Path) -> Iterator[Path]:
     """Have a stack mounted for the time of a `with` block."""
-    daemon = mount(lowers, upper, workdir, mountpoint)
+    daemon = mount(layers, mountpoint)
     try:
         yield mountpoint
     finally:

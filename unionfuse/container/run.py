@@ -11,13 +11,16 @@ from unionfuse.container.errors import ContainerError
 from unionfuse.container.finish import finish, put_away, remove_ended
 
 if TYPE_CHECKING:
+    from unionfuse.container.mounter import Mounter
     from unionfuse.container.state import Container, Containers, State
 
 # What a container that its user has left returns; docker's client does the same.
 _DETACHED = 0
 
 
-def run_detached(containers: Containers, container: Container) -> None:
+def run_detached(
+    containers: Containers, container: Container, ready: Mounter | None = None
+) -> None:
     """Start a container and leave it to conmon.
 
     Preconditions:
@@ -29,7 +32,7 @@ def run_detached(containers: Containers, container: Container) -> None:
     try:
         with container.lock():
             before = container.state()
-            start.prepare(container)
+            start.prepare(container, ready=ready)
             _begin(container, before)
     except ContainerError:
         _remove_failed(containers, container)
@@ -65,7 +68,13 @@ def start_in_child(containers: Containers, container: Container) -> None:
         raise ContainerError(text)
 
 
-def run_attached(containers: Containers, container: Container, *, takes_input: bool) -> int:
+def run_attached(
+    containers: Containers,
+    container: Container,
+    *,
+    takes_input: bool,
+    ready: Mounter | None = None,
+) -> int:
     """Start a container, be its terminal until it ends, put it away; return its exit code.
 
     Preconditions:
@@ -83,7 +92,7 @@ def run_attached(containers: Containers, container: Container, *, takes_input: b
     try:
         with container.lock():
             before = container.state()
-            state = start.prepare(container, attended_by=os.getpid())
+            state = start.prepare(container, attended_by=os.getpid(), ready=ready)
             attachment = Attachment(
                 container.path, state.init, has_tty=options.tty, takes_input=takes_input
             )

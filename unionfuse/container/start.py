@@ -26,16 +26,18 @@ from unionfuse.container.runtime import Runtime
 from unionfuse.container.state import CREATED, RUNNING, State
 
 if TYPE_CHECKING:
+    from unionfuse.container.mounter import Mounter
     from unionfuse.container.state import Container
     from unionfuse.container.users import User
 
 
-def prepare(container: Container, *, attended_by: int = 0) -> State:
+def prepare(container: Container, *, attended_by: int = 0, ready: Mounter | None = None) -> State:
     """Mount the root filesystem and have the runtime make the container; it does not run yet.
 
     Args:
         container: one that does not run.
         attended_by: the process that will put it away (`finish.put_away`), for as long as it lives.
+        ready: what has got ready to mount, if anything has.
 
     Raises:
         WrongState: if it runs.
@@ -46,7 +48,7 @@ def prepare(container: Container, *, attended_by: int = 0) -> State:
         raise WrongState(f"{container.record.name} is running")
     oci.prepare_cgroups()
     runtime = fresh_runtime(container)
-    daemon = rootfs.mount_container(container)
+    daemon = rootfs.mount_container(container, ready)
     # Known from here on: if this process is killed now, the next command ends the daemon.
     container.save(State(status=RUNNING, started=time.time_ns(), daemon=daemon))
     try:

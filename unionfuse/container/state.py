@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CREATED, RUNNING, EXITED = "created", "running", "exited"
+LOST = 137  # what one has ended with that nobody saw end: 128 + SIGKILL, as shells have it
 _NEW = ".new-"
 _NAMES = "names"
 
@@ -157,7 +158,6 @@ class Container:
 
         Raises:
             NoSuchContainer: if it was removed meanwhile.
-            ContainerError: if that can not be read.
         """
         try:
             return _read(self.path / "state.json", State)
@@ -165,6 +165,8 @@ class Container:
             if self.path.exists():
                 return State()
             raise NoSuchContainer(f"no such container: {self.record.name}") from None
+        except ContainerError:  # cut by a power failure, which has ended it
+            return State(status=EXITED, exit_code=LOST, error="its state was lost")
 
     def save(self, state: State) -> None:
         """Replace the state.
@@ -172,7 +174,8 @@ class Container:
         Preconditions:
             The caller has the lock.
         """
-        write_whole(self.path / "state.json", msgspec.json.encode(state))
+        # Not on disk before it is needed: after a power failure nothing runs, whatever it says.
+        write_whole(self.path / "state.json", msgspec.json.encode(state), sync=False)
 
     @contextlib.contextmanager
     def lock(self, *, wait: bool = True) -> Iterator[None]:
@@ -253,7 +256,8 @@ class Containers:
         Raises:
             ContainerError: if another container has the name.
         """
-        write_whole(path / "container.json", msgspec.json.encode(record))
+        sync = not record.options.remove
+        write_whole(path / "container.json", msgspec.json.encode(record), sync=sync)
         link = self.path / _NAMES / record.name
         with self._locked():
             if link.exists():
@@ -312,14 +316,18 @@ def new_name(containers: Containers) -> str:
     return f"{names.new_name()}_{names.new_id()[:6]}"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is the old one or the new one."""
+def write_whole(path: Path, data: bytes, *, sync: bool) -> None:
+    """Write a file so that after the end of this process it is the old one or the new one.
+
+    With `sync` that holds after a power failure too.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
-        os.fdatasync(fd)
+        if sync:
+            os.fdatasync(fd)
     temporary.replace(path)
 
 

@@ -142,3 +142,9 @@ def test_a_record_that_is_damaged_is_said_to_be(containers: Containers) -> None:
     (made.path / "container.json").write_text("{")
     with pytest.raises(ContainerError, match="damaged"):
         containers.find("box")
+
+
+def test_a_state_that_was_cut_is_that_of_one_that_has_ended(containers: Containers) -> None:
+    made = add(containers, "box")
+    (made.path / "state.json").write_text("")
+    assert (made.state().status, made.state().exit_code) == (EXITED, 137)

@@ -12,7 +12,6 @@ import click
 
 from unionfuse.cli.errors import Failure, reports_failures
 from unionfuse.container.errors import ContainerError
-from unionfuse.image.store.places import ENVIRONMENT, default_root
 from unionfuse.syscalls.privilege import is_root
 
 if TYPE_CHECKING:
@@ -20,13 +19,15 @@ if TYPE_CHECKING:
 
     from unionfuse.container.state import Containers
 
+_ENVIRONMENT = "UNIONFUSE_ROOT"  # of image.store.places, which takes long to load
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 root_option = click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
-    envvar=ENVIRONMENT,
+    envvar=_ENVIRONMENT,
     metavar="DIR",
     help="The store.  [default: /var/lib/unionfuse, or that of the user]",
 )
@@ -64,13 +65,19 @@ def reports_as_docker(command: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def place(root: Path | None) -> Path:
-    """Return where the store is; to be asked before `namespaces.enter`, which changes who we are.
+def place(root: Path | None, outside: bool) -> Path:
+    """Return where the store is.
 
     What is run later, by us or by conmon, finds it in the environment too.
+
+    Args:
+        root: as the command line has it.
+        outside: whether we were root before `namespaces.enter`.
     """
-    found = (root or default_root(is_root=is_root())).absolute()
-    os.environ[ENVIRONMENT] = str(found)
+    from unionfuse.image.store.places import default_root
+
+    found = (root or default_root(is_root=outside)).absolute()
+    os.environ[_ENVIRONMENT] = str(found)
     return found
 
 
@@ -78,7 +85,7 @@ def containers_at(root: Path | None) -> Containers:
     """Return the containers of the store."""
     from unionfuse.container.state import Containers
 
-    return Containers(place(root))
+    return Containers(place(root, is_root()))
 
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON has

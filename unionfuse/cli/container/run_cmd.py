@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from unionfuse.cli.container.common import place, reports_as_docker, root_option
+from unionfuse.syscalls.privilege import is_root
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from unionfuse.container.mounter import Mounter
+    from unionfuse.container.options import RunOptions
 
 EPILOG = r"""\b
 Exit codes: that of COMMAND, and
@@ -95,48 +99,59 @@ def command(  # noqa: PLR0913 - one parameter an option
     root: Path | None,
 ) -> None:
     """Start a container of IMAGE and run COMMAND in it, or what the image says."""
-    from unionfuse.container import options as opts
+    from unionfuse.container import namespaces
+    from unionfuse.container.mounter import Mounter
 
-    options = opts.RunOptions(
-        command=arguments,
-        entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
-        env=tuple(each for text in env if (each := opts.parse_env(text)) is not None),
-        user=user,
-        workdir=workdir,
-        hostname=hostname,
-        network=network,
-        read_only=read_only,
-        binds=tuple(map(opts.parse_bind, volumes)),
-        tmpfs=tuple(map(opts.parse_tmpfs, tmpfs)),
-        limits=opts.Limits(
-            memory=0 if memory is None else opts.parse_size(memory),
-            cpus=cpus or 0.0,
-            pids=pids_limit or 0,
-        ),
-        tty=tty,
-        interactive=interactive,
-        remove=remove,
-        io=io,
-    )
-    code = _run(place(root), image, name, options, detach=detach)
+    outside = is_root()
+    namespaces.enter()
+    with Mounter() as ready:
+        # what follows takes as long to load as what the child has just begun to
+        from unionfuse.container import options as opts
+
+        options = opts.RunOptions(
+            command=arguments,
+            entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
+            env=tuple(each for text in env if (each := opts.parse_env(text)) is not None),
+            user=user,
+            workdir=workdir,
+            hostname=hostname,
+            network=network,
+            read_only=read_only,
+            binds=tuple(map(opts.parse_bind, volumes)),
+            tmpfs=tuple(map(opts.parse_tmpfs, tmpfs)),
+            limits=opts.Limits(
+                memory=0 if memory is None else opts.parse_size(memory),
+                cpus=cpus or 0.0,
+                pids=pids_limit or 0,
+            ),
+            tty=tty,
+            interactive=interactive,
+            remove=remove,
+            io=io,
+        )
+        code = _run(place(root, outside), ready, Wanted(image, name), options, detach=detach)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _run(root: Path, image: str, name: str | None, options: object, *, detach: bool) -> int:
-    from unionfuse.container import namespaces, run
+class Wanted(NamedTuple):
+    """The name of an image, and that of the container to be made."""
+
+    image: str
+    name: str | None
+
+
+def _run(root: Path, ready: Mounter, wanted: Wanted, options: RunOptions, *, detach: bool) -> int:
+    from unionfuse.container import run
     from unionfuse.container.create import create
     from unionfuse.container.images import source_of
-    from unionfuse.container.options import RunOptions
     from unionfuse.container.state import Containers
 
-    assert isinstance(options, RunOptions)
-    namespaces.enter()
     containers = Containers(root)
-    with source_of(root, image) as source:
-        container = create(containers, source, options, name)
+    with source_of(root, wanted.image) as source:
+        container = create(containers, source, options, wanted.name)
     if detach:
-        run.run_detached(containers, container)
+        run.run_detached(containers, container, ready)
         click.echo(container.id)
         return 0
-    return run.run_attached(containers, container, takes_input=options.interactive)
+    return run.run_attached(containers, container, takes_input=options.interactive, ready=ready)
