@@ -192,7 +192,10 @@ def _leases(tmp: Path) -> list[Path]:
 def _locked_directory(tmp: Path) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmp))
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # as below
+            continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if is_at(fd, path):  # else another took it for dead before it was locked
             return path, fd
