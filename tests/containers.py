@@ -1,8 +1,8 @@
 """Run many containers of one image at once: python -m tests.containers --count 100
 
 All are started side by side, all have to answer, and all have to be gone afterwards. What is
-printed: how long it took, and the memory that one more container takes. As root; `--user` runs
-them as a plain user.
+printed: how long it took, and the memory that one more container takes. With `--kills N`, commands
+are killed at random moments instead. As root; `--user` runs them as a plain user.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import json
+import random
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -81,10 +84,48 @@ def run_many(tool: Tool, count: int, options: list[str]) -> None:
     print("nothing is left")
 
 
+def kill_many(tool: Tool, count: int, seed: int) -> None:
+    """Kill `count` commands at random moments; after each, everything is whole or said to be ended.
+
+    Whatever was cut, the next commands find it, and in the end nothing is left.
+    """
+    randomly = random.Random(seed)
+    for number in range(count):
+        names = tool.out("ps", "-a", "--json")
+        known = [row["name"] for row in json.loads(names)]
+        victim = randomly.choice(known) if known else "none"
+        command = randomly.choice(
+            [
+                ["run", "-d", "--name", f"kill{number}", IMAGE, "sleep", "1000"],
+                ["run", "--rm", IMAGE, "echo", "x"],
+                ["start", victim],
+                ["stop", "-t", "0", victim],
+                ["rm", "-f", victim],
+                ["commit", victim, "localhost/cut:1"],
+            ]
+        )
+        with tool.start(*command, stderr=subprocess.DEVNULL) as killed:
+            time.sleep(randomly.uniform(0, 0.8))
+            killed.kill()
+        for row in json.loads(tool.out("ps", "--json")):
+            tool.run("exec", row["name"], "true")
+        if len(known) > 4:
+            tool.run("rm", "-f", *known)
+    print(f"{count} commands killed, and every container that was listed answered")
+    ids = tool.out("ps", "-aq").split()
+    if ids:
+        tool.run("rm", "-f", *ids)
+    tool.run("prune")
+    containers.wait_for(tool.is_clean)
+    print("nothing is left")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--user", action="store_true", help="as a plain user")
+    parser.add_argument("--kills", type=int, help="kill so many commands instead")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--io", default="auto", help="how file data goes")
     arguments = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="containers.", dir="/var/tmp"))
@@ -96,7 +137,10 @@ def main() -> None:
             containers.tool(house, "many", is_root=not arguments.user) as tool,
         ):
             tool.run("image", "import", clients.busybox_rootfs(base), IMAGE, "--cmd", "sh")
-            run_many(tool, arguments.count, ["--io", arguments.io])
+            if arguments.kills is not None:
+                kill_many(tool, arguments.kills, arguments.seed)
+            else:
+                run_many(tool, arguments.count, ["--io", arguments.io])
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

@@ -91,11 +91,12 @@ class Tool:
         return found[0]
 
     def processes(self) -> list[int]:
-        """Return the processes that have the store on their command line."""
+        """Return the processes that have the store on their command line or in their variables."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if os.fsencode(self.root) in (process / "cmdline").read_bytes():
+                told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+                if os.fsencode(self.root) in told:
                     found.append(int(process.name))
         return found
 

@@ -88,8 +88,8 @@ def _arguments(container: Container, runtime: Runtime, at_exit: list[str]) -> li
         "--name", container.record.name,
         "--runtime", runtime.path,
         "--bundle", str(container.path),
-        "--container-pidfile", str(container.path / "pidfile"),
-        "--conmon-pidfile", str(container.path / "conmon.pid"),
+        "--container-pidfile", str(container.pid_files.init),
+        "--conmon-pidfile", str(container.pid_files.conmon),
         "--exit-dir", str(container.exit_file.parent),
         "--log-path", f"k8s-file:{container.log}",
         "--log-size-max", str(_LOG_BYTES),
@@ -118,5 +118,5 @@ def _started(container: Container, answer: bytes, stderr: bytes) -> Started:
     if pid <= 0:
         text = said.get("message") or stderr.decode(errors="replace")
         raise oci.failure(text or "conmon ended without a word")
-    conmon_pid = int((container.path / "conmon.pid").read_text())
+    conmon_pid = int(container.pid_files.conmon.read_text())
     return Started(identify(conmon_pid), identify(pid))

@@ -43,14 +43,15 @@ def put_away(container: Container, final: State) -> None:
     container.save(final)
 
 
-def finish(containers: Containers, container: Container) -> State:
+def finish(containers: Containers, container: Container, started: int) -> State:
     """Put away a container that has ended, here in its namespaces; return its last state.
 
-    A container that is to be removed then is.
+    A container that is to be removed then is. `started` names the run: of a later one, which
+    another command may have begun meanwhile, nothing is touched.
     """
     with container.lock():
         state = container.state()
-        if state.status != RUNNING:
+        if state.status != RUNNING or state.started != started:
             return state
         final = ended(container, state)
         put_away(container, final)
@@ -76,10 +77,10 @@ def recover(containers: Containers, container: Container) -> State:
             state = container.state()
             if state.status != RUNNING or _is_whole(state):
                 return state
-            processes.send(state.init, signal.SIGKILL)
-            processes.wait(state.init, _SECONDS)
+            if processes.send(state.init, signal.SIGKILL):
+                processes.wait(state.init, _SECONDS)
             final = ended(container, state)
-            processes.end(state.daemon, _SECONDS)
+            end_strays(container)
             remove_cgroups(container.id)
             container.save(final)
     except BlockingIOError:  # a command is at work on it
@@ -87,6 +88,22 @@ def recover(containers: Containers, container: Container) -> State:
     if container.record.options.remove:
         remove_ended(containers, container)
     return final
+
+
+def end_strays(container: Container) -> None:
+    """End what is left of a run whose command was killed in the midst of it.
+
+    Preconditions:
+        The caller has the lock, and the container does not run.
+    """
+    files = container.pid_files
+    for path in (files.init, files.conmon):
+        stray = processes.from_file(path)
+        if processes.send(stray, signal.SIGKILL):
+            processes.wait(stray, _SECONDS)
+        path.unlink(missing_ok=True)
+    processes.end(processes.from_file(files.daemon), _SECONDS)  # writes what it has
+    files.daemon.unlink(missing_ok=True)
 
 
 def _settled(container: Container) -> State:
@@ -143,10 +160,10 @@ def _is_whole(state: State) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     """Be conmon's last command."""
-    root, container_id = arguments
+    root, container_id, started = arguments
     containers = Containers(Path(root))
     with contextlib.suppress(NoSuchContainer):
-        finish(containers, Container(containers.path / container_id))
+        finish(containers, Container(containers.path / container_id), int(started))
     return 0
 
 

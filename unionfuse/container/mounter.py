@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _LOCK_SECONDS = 10.0  # an earlier daemon that is just ending has this long
 
-Request = tuple[tuple[bytes, ...], bytes | None, bytes | None, bytes, tuple[str, ...]]
-"""Lowers, upper, workdir, mountpoint and mount options."""
+Request = tuple[tuple[bytes, ...], bytes | None, bytes | None, bytes, tuple[str, ...], bytes | None]
+"""Lowers, upper, workdir, mountpoint, mount options, and a file for the daemon's pid."""
 
 
 class Mounter:
@@ -87,7 +87,7 @@ def serve(request: Request) -> int:
     from unionfuse.fuse.plan import make_plan
     from unionfuse.fuse.words import parse_words
 
-    lowers, upper, workdir, mountpoint, words = request
+    lowers, upper, workdir, mountpoint, words, pid_file = request
     try:
         options = parse_words(words)
         plan = make_plan(
@@ -103,9 +103,13 @@ def serve(request: Request) -> int:
                 lock_seconds=_LOCK_SECONDS,
             )
         )
-        return daemon.start(plan)
+        pid = daemon.start(plan)
     except MountError as err:
         raise ContainerError(str(err)) from None
+    if pid_file is not None:
+        with open(pid_file, "w") as file:
+            file.write(str(pid))
+    return pid
 
 
 def _answer(request: int, answer: int) -> NoReturn:

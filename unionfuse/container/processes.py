@@ -18,6 +18,9 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+_CLOCK_SECONDS = 1.0  # by which a clock may be set meanwhile; pids are not used again so soon
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -37,6 +40,24 @@ def identify(pid: int) -> Process | None:
     """Return the process that has `pid` now; None if there is none that lives."""
     started = _started(pid)
     return None if started is None else Process(pid, started, _boot())
+
+
+def from_file(path: Path) -> Process | None:
+    """Return the process whose pid a file was given, if it lives.
+
+    One that has begun after the file was written is another one.
+    """
+    try:
+        with open(path) as file:
+            found = identify(int(file.read()))
+            written = os.fstat(file.fileno()).st_mtime
+    except (OSError, ValueError):
+        return None
+    if found is None:
+        return None
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    begun = booted + found.started / os.sysconf("SC_CLK_TCK")
+    return found if begun <= written + _CLOCK_SECONDS else None
 
 
 def is_alive(process: Process | None) -> bool:

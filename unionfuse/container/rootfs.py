@@ -41,7 +41,11 @@ class Layers:
 
 
 def mount(
-    layers: Layers, mountpoint: Path, words: tuple[str, ...] = (), ready: Mounter | None = None
+    layers: Layers,
+    mountpoint: Path,
+    words: tuple[str, ...] = (),
+    ready: Mounter | None = None,
+    pid_file: Path | None = None,
 ) -> Process | None:
     """Mount a stack in this mount namespace; return the daemon behind it.
 
@@ -50,6 +54,7 @@ def mount(
         mountpoint: a directory.
         words: mount options, as `-o` of `unionfuse mount` has them.
         ready: what has got ready for it, if anything has.
+        pid_file: gets the daemon's pid, even if this process is killed.
 
     Raises:
         ContainerError: if that is not possible.
@@ -60,6 +65,7 @@ def mount(
         None if layers.workdir is None else os.fsencode(layers.workdir),
         os.fsencode(mountpoint),
         ("noatime", *words),
+        None if pid_file is None else os.fsencode(pid_file),
     )
     return processes.identify(serve(request) if ready is None else ready.mount(request))
 
@@ -79,7 +85,7 @@ def mount_container(container: Container, ready: Mounter | None = None) -> Proce
     if record.override:
         words += ["xattr_permissions=2", "noacl"]
     layers = Layers(tuple(container.lowers), container.upper, container.workdir)
-    return mount(layers, container.merged, tuple(words), ready)
+    return mount(layers, container.merged, tuple(words), ready, container.pid_files.daemon)
 
 
 def unmount(mountpoint: Path, daemon: Process | None) -> None:

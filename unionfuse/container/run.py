@@ -101,7 +101,7 @@ def run_attached(
     except ContainerError:
         _remove_failed(containers, container)
         raise
-    return finish(containers, container).exit_code
+    return finish(containers, container, state.started).exit_code
 
 
 def _begin(container: Container, before: State) -> None:

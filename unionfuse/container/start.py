@@ -21,7 +21,7 @@ import msgspec
 from unionfuse.container import bundle, conmon, namespaces, rootfs, seccomp, users
 from unionfuse.container import runtime as oci
 from unionfuse.container.errors import ContainerError, WrongState
-from unionfuse.container.finish import put_away
+from unionfuse.container.finish import end_strays, put_away
 from unionfuse.container.runtime import Runtime
 from unionfuse.container.state import CREATED, RUNNING, State
 
@@ -46,23 +46,26 @@ def prepare(container: Container, *, attended_by: int = 0, ready: Mounter | None
     state = container.state()
     if state.status == RUNNING:
         raise WrongState(f"{container.record.name} is running")
+    end_strays(container)
     oci.prepare_cgroups()
     runtime = fresh_runtime(container)
     daemon = rootfs.mount_container(container, ready)
     # Known from here on: if this process is killed now, the next command ends the daemon.
-    container.save(State(status=RUNNING, started=time.time_ns(), daemon=daemon))
+    started = time.time_ns()
+    container.save(State(status=RUNNING, started=started, daemon=daemon))
     try:
         _write_bundle(container)
-        started = conmon.create(container, runtime, exit_command(container), attended_by)
+        command = exit_command(container, started)
+        made = conmon.create(container, runtime, command, attended_by)
     except BaseException as err:
         put_away(container, replace_error(state, str(err)))
         raise
     running = State(
         status=RUNNING,
-        started=time.time_ns(),
+        started=started,
         daemon=daemon,
-        conmon=started.conmon,
-        init=started.init,
+        conmon=made.conmon,
+        init=made.init,
     )
     container.save(running)
     return running
@@ -119,10 +122,11 @@ def user_of(container: Container, text: str = "") -> User:
     return users.resolve(text or record.options.user or record.config.user, passwd, group)
 
 
-def exit_command(container: Container) -> list[str]:
-    """Return the command that puts a container away when it has ended."""
+def exit_command(container: Container, started: int) -> list[str]:
+    """Return the command that puts a container away when this run of it has ended."""
     root = container.path.parent.parent
-    return [sys.executable, "-m", "unionfuse.container.finish", str(root), container.id]
+    program = [sys.executable, "-m", "unionfuse.container.finish"]
+    return [*program, str(root), container.id, str(started)]
 
 
 def replace_error(before: State, error: str) -> State:

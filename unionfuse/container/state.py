@@ -7,6 +7,7 @@
     ID/init/ volumes/    see `init_layer`; the image's Volumes
     ID/merged/           where the root filesystem is mounted while it is in use
     ID/config.json       of the bundle, which ID/ is
+    ID/*.pid pidfile     of the mount's daemon, of conmon, of the first process
     ID/run/              the runtime's own state, made anew at each start
     ID/log exit/         written by conmon
     ID/uses/             names of what the container needs of the store, as leases have them
@@ -24,7 +25,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -94,6 +95,14 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     init: Process | None = None
 
 
+class PidFiles(NamedTuple):
+    """Files that have a pid each, written as soon as there is the process."""
+
+    daemon: Path
+    conmon: Path
+    init: Path
+
+
 _T = TypeVar("_T")
 
 
@@ -147,6 +156,11 @@ class Container:
     def exit_file(self) -> Path:
         """The exit code, once conmon knows it."""
         return self.path / "exit" / self.id
+
+    @property
+    def pid_files(self) -> PidFiles:
+        """Where the pids of its helpers are, and of its first process."""
+        return PidFiles(self.path / "daemon.pid", self.path / "conmon.pid", self.path / "pidfile")
 
     @property
     def lowers(self) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unionfuse.container import processes
 from unionfuse.container.create import DEFAULT_STOP_SIGNAL
 from unionfuse.container.errors import ContainerError, NoSuchContainer, WrongState
-from unionfuse.container.finish import recover
+from unionfuse.container.finish import end_strays, recover
 from unionfuse.container.signals import parse_signal
 from unionfuse.container.state import RUNNING
 
@@ -86,6 +86,7 @@ def remove(containers: Containers, container: Container, *, force: bool) -> None
         with container.lock():
             if container.state().status == RUNNING:
                 raise WrongState(f"{container.record.name} was just started")
+            end_strays(container)
             containers.remove(container)
     except NoSuchContainer:
         if not force:
