@@ -30,22 +30,25 @@ _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
 
 
-def start(plan: MountPlan) -> None:
+def start(plan: MountPlan) -> int:
     """Make the mount of `plan` and serve it.
 
     In the foreground this returns when it is unmounted; otherwise when `plan.returns` says, with
     a process of its own behind it.
+
+    Returns:
+        The pid of the process that serves it.
 
     Raises:
         MountError: if it can not be made.
     """
     if plan.foreground:
         _run(plan, lambda: None)
-        return
+        return os.getpid()
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.fork():
+    if pid := os.fork():
         os.close(writer)
         with open(reader, "rb") as pipe:
             answer = pipe.read()
@@ -56,7 +59,7 @@ def start(plan: MountPlan) -> None:
         if plan.returns != "mounted":
             with contextlib.suppress(OSError):
                 os.stat(plan.mountpoint)
-        return
+        return pid
     os.close(reader)
     status = 1
     try:
