@@ -12,7 +12,8 @@ ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt
-.PHONY: fuzz stress fsx load crash-images conformance bench bench-full bench-requests bench-baseline clean
+.PHONY: fuzz stress fsx load crash-images conformance bench bench-full bench-requests bench-clients
+.PHONY: bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +33,8 @@ test: setup-tests ## run every test: unit, property and integration, on real mou
 test-unit: setup ## run the tests that mount nothing
 	@$(PY) -m pytest $(wildcard tests/unit tests/property)
 
-test-clients: setup-tests ## as root, run podman and buildah on unionfuse-overlay
-	@$(ALONE) $(PY) -m pytest tests -m clients
+test-clients: setup-tests ## as root, run podman, buildah and containerd on unionfuse, for long
+	@UNIONFUSE_TEST_LONG=1 UNIONFUSE_TEST_CONTAINERS=200 $(ALONE) $(PY) -m pytest tests -m clients
 
 test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
 	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(ALONE) $(PY) -m pytest tests
@@ -78,6 +79,10 @@ bench-full: setup-tests ## as root, compare every system, on everything; report 
 
 bench-requests: setup-tests ## as root, count the FUSE requests of each workload, and check them
 	@$(ALONE) $(PY) -m bench requests
+
+bench-clients: setup-tests ## as root, time podman and containerd on each system; report in docs/benchmarks
+	@$(PY) -m compileall -q unionfuse  # as an installed package is
+	@$(ALONE) $(PY) -m bench clients --rounds $(ROUNDS) --docs docs/benchmarks
 
 bench-baseline: setup-tests ## as root, count requests, and fail where they are more than they were
 	@$(ALONE) $(PY) -m bench baseline
