@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import NamedTuple
 
+_PROC = "/proc"
 _ESCAPED = ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\"))
 
 
@@ -37,12 +38,12 @@ def holder_of(device: bytes) -> int | None:
 
     None if there is none, or none that this process may look at.
     """
-    seen = {os.readlink("/proc/self/ns/mnt")}
-    for name in os.listdir("/proc"):
+    seen = {os.readlink(f"{_PROC}/self/ns/mnt")}
+    for name in os.listdir(_PROC):
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError):  # it has ended, or is none of ours
-            namespace = os.readlink(f"/proc/{name}/ns/mnt")
+            namespace = os.readlink(f"{_PROC}/{name}/ns/mnt")
             if namespace not in seen:
                 seen.add(namespace)
                 if any(mount.device == device for mount in _mounts_of(name)):
@@ -51,7 +52,7 @@ def holder_of(device: bytes) -> int | None:
 
 
 def _mounts_of(process: str) -> list[Mount]:
-    with open(f"/proc/{process}/mountinfo", "rb") as table:
+    with open(f"{_PROC}/{process}/mountinfo", "rb") as table:
         return [_parsed(line) for line in table.read().splitlines()]
 
 
