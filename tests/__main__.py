@@ -23,8 +23,32 @@ HERE = Path(__file__).parent
 FILES = sorted(path.name for path in (HERE / "integration").glob("test_*.py"))
 # The longest first. What is in no list is in the last part.
 MOUNTING = (
-    ("clients and programs", ("test_podman.py", "test_overlay.py", "test_programs.py")),
-    ("comparisons", ("test_differential.py", "test_stress.py", "test_fsx.py", "test_forget.py")),
+    (
+        "engines",
+        ("test_podman.py", "test_containerd.py", "test_snapshotter.py", "test_overlay.py"),
+    ),
+    (
+        "images and containers",
+        (
+            "test_containers.py",
+            "test_image_crash.py",
+            "test_image_engines.py",
+            "test_image_mount.py",
+            "test_layer_tars.py",
+            "test_registry.py",
+        ),
+    ),
+    (
+        "comparisons",
+        (
+            "test_differential.py",
+            "test_stress.py",
+            "test_fsx.py",
+            "test_forget.py",
+            "test_programs.py",
+            "test_request_counts.py",
+        ),
+    ),
 )
 
 
