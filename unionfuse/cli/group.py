@@ -19,7 +19,7 @@ Exit codes:
 Shell completion, for bash (zsh and fish likewise):
   eval "$(_UNIONFUSE_COMPLETE=bash_source unionfuse)"
 """
-COMMANDS = ("mount", "umount", "ls", "check", "convert", "diff")
+COMMANDS = ("mount", "umount", "ls", "check", "convert", "diff", "snapshotter")
 
 
 class Commands(click.Group):
