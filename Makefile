@@ -32,8 +32,8 @@ test: setup-tests ## run every test: unit, property and integration, on real mou
 test-unit: setup ## run the tests that mount nothing
 	@$(PY) -m pytest $(wildcard tests/unit tests/property)
 
-test-clients: setup-tests ## as root, run podman and buildah on unionfuse-overlay
-	@$(ALONE) $(PY) -m pytest tests -m clients
+test-clients: setup-tests ## as root, run podman, buildah and containerd on unionfuse, for long
+	@UNIONFUSE_TEST_LONG=1 UNIONFUSE_TEST_CONTAINERS=200 $(ALONE) $(PY) -m pytest tests -m clients
 
 test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
 	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(ALONE) $(PY) -m pytest tests
