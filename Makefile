@@ -12,7 +12,7 @@ ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt
-.PHONY: fuzz stress fsx load conformance bench bench-full bench-requests bench-baseline clean
+.PHONY: fuzz stress fsx load conformance bench bench-full bench-requests bench-clients bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ bench-full: setup-tests ## as root, compare every system, on everything; report 
 
 bench-requests: setup-tests ## as root, count the FUSE requests of each workload, and check them
 	@$(ALONE) $(PY) -m bench requests
+
+bench-clients: setup-tests ## as root, time podman and containerd on each system; report in docs/benchmarks
+	@$(PY) -m compileall -q unionfuse  # as an installed package is
+	@$(PY) -m bench clients --rounds $(ROUNDS) --docs docs/benchmarks
 
 bench-baseline: setup-tests ## as root, count requests, and fail where they are more than they were
 	@$(ALONE) $(PY) -m bench baseline

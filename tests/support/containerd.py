@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tarfile
 import time
 from dataclasses import dataclass
@@ -35,11 +34,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [proxy_plugins.unionfuse]
   type = "snapshot"
   address = "{base}/snapshotter.sock"
-"""
-_UNIONFUSE = """\
-#!{python}
-from unionfuse.cli import main
-main()
 """
 _REGISTRY = """\
 version: 0.1
@@ -127,9 +121,7 @@ def containerd(house: House) -> Iterator[Containerd]:
     base = house.base / "ctd"
     base.mkdir()
     clients.mount_program(house.base)
-    program = house.base / "unionfuse"
-    program.write_text(_UNIONFUSE.format(python=sys.executable))
-    program.chmod(0o755)
+    clients.make_program(house.base, "unionfuse")
     (base / "config.toml").write_text(_CONFIG.format(base=base))
     made = Containerd(house, base)
     made.start_snapshotter()
@@ -215,12 +207,16 @@ def image(base: Path, name: str, layers: list[Path]) -> Path:
             "os": "linux",
             "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in added]},
+            "history": [{"created_by": "tests"} for _ in added],
         },
     )
     manifest = document(
         "manifest.v1+json",
         {"schemaVersion": 2, "config": config, "layers": added},
-        annotations={"io.containerd.image.name": name},
+        annotations={
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name,
+        },
     )
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
