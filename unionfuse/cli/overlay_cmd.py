@@ -132,7 +132,8 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
             foreground=debug or "foreground" in arguments.flags,
             returns="mounted" if _is_called_by_engine() else "settled",
             lock_seconds=_LOCK_SECONDS,
-        )
+        ),
+        nested=True,
     )
     if options.uids or options.gids:
         from unionfuse.fuse import idmapped
@@ -186,11 +187,21 @@ def _mount(arguments: Arguments) -> int:
         plan, unknown = make_plan(arguments)
         for word in unknown:
             _complain(f"unknown option ignored: {word}")
+        _warn_of_nesting(plan)
         daemon.start(plan)
     except (MountError, OSError) as err:
         _complain(str(err))
         return 1
     return 0
+
+
+def _warn_of_nesting(made: MountPlan) -> None:
+    from unionfuse.fuse.plan import nested_in
+
+    nested = nested_in(made)
+    if nested is not None:
+        path, lower = map(os.fsdecode, nested)
+        _complain(f"{path} is inside the lower layer {lower}: what it shows of itself is not sure")
 
 
 def _complain(text: str) -> None:

@@ -165,6 +165,7 @@ def _open_layers(plan: MountPlan) -> Layers:
             plan.workdir,
             max_open_dirs=_share(_MAX_OPEN_DIRS),
             private_lowers=plan.io == "passthrough",  # the kernel itself reads them
+            mountpoint=plan.mountpoint,
             lock_timeout=plan.lock_seconds,
         )
     except WorkdirError as err:
@@ -277,7 +278,7 @@ def _share(most: int) -> int:
 
 
 def _of_path(err: OSError) -> str:
-    problem = os.strerror(err.errno or errno.EIO)
+    problem = err.strerror or os.strerror(errno.EIO)
     if err.filename is None:
         return problem
     return f"{os.fsdecode(err.filename)}: {problem}"
