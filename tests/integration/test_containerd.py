@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support import clients
 from tests.support import containerd as support
 from tests.support.commands import wait_until
 from tests.support.containerd import layer
+from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +134,7 @@ class TestContainers:
         script = "rm /bin/ls; echo x > /x; cat /a/three /x; mount | head -1"
         said = ctd.run(IMAGE, "sh", "-c", script)
         assert said.startswith("3x\n")
-        assert "type fuse.unionfuse" in said
+        assert "overlay on / type fuse.unionfuse (rw,noatime," in said
         assert ctd.run(IMAGE, "ls", "/bin/ls").strip() == "/bin/ls"
 
     def test_the_root_is_read_only_if_asked(self, ctd):
@@ -215,6 +217,48 @@ class TestContainers:
             assert ctd.mounts() == []
         wait_until(lambda: not ctd.daemons())
         wait_until(lambda: len(ctd.snapshots()) == len(before), seconds=30)
+
+
+# Run by a plain user, as root of a user namespace of his.
+ROOTLESS = """
+import os, subprocess, sys
+package, base = sys.argv[1:]
+sys.path.insert(0, package)
+from pathlib import Path
+from tests.support.snapshots import Process
+from tests.integration.test_snapshotter import mounted
+process = Process(Path(base))
+process.start()
+try:
+    with process.client() as client:
+        for number, parent in enumerate(("", "l0", "l1")):
+            with mounted(client.prepare("key", parent), Path(base, "mnt")) as mnt:
+                if parent:
+                    os.rename(mnt / f"dir{number - 1}", mnt / f"dir{number}")
+                else:
+                    (mnt / "dir0").mkdir()
+                    (mnt / "dir0" / "file").write_text("text")
+                (mnt / f"file{number}").write_text("x")
+            client.commit(f"l{number}", "key")
+        with mounted(client.view("view", "l2"), Path(base, "mnt")) as mnt:
+            print(sorted(os.listdir(mnt)), (mnt / "dir2" / "file").read_text())
+finally:
+    process.end()
+"""
+
+
+def test_a_plain_user_has_a_snapshotter_in_his_user_namespace(ctd):
+    base = ctd.base.parent / "user"
+    base.mkdir()
+    os.chown(base, clients.UID, clients.UID)
+    who = ("setpriv", f"--reuid={clients.USER}", f"--regid={clients.USER}", "--init-groups")
+    command = ctd.house.enter(
+        "env", "-C", "/", f"PATH={ctd.base.parent}:{os.environ['PATH']}:/usr/sbin",
+        *who, "--inh-caps=-all", "unshare", "-Urm",
+        sys.executable, "-c", ROOTLESS, REPOSITORY, base,
+    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    assert done.stdout == "['dir2', 'file0', 'file1', 'file2'] text\n", done.stderr
 
 
 def test_programs_are_there() -> None:
