@@ -98,12 +98,11 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
         UsageError: where nothing says what to mount, or where.
         MountError: if it can not be mounted.
     """
-    from dataclasses import replace
-
     from unionfuse.fuse import plan
     from unionfuse.fuse.options import MountPlan
     from unionfuse.fuse.overlay_words import take_layers
     from unionfuse.fuse.words import parse_words
+    from unionfuse.record import replace
 
     if not 1 <= len(arguments.operands) <= 2:
         raise UsageError("expected [SOURCE] TARGET")

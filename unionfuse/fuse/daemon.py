@@ -7,11 +7,11 @@ import errno
 import os
 import resource
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse import mounting, signals
 from unionfuse.fuse.errors import MountError
+from unionfuse.record import replace
 from unionfuse.syscalls import fdpath
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.layer.stack import is_within
+from unionfuse.record import replace
 from unionfuse.syscalls.mount import MS_RDONLY
 
 if TYPE_CHECKING:

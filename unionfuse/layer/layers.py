@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.workdir import Workdir
+from unionfuse.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layers:
     """An opened stack, and the workdir of its upper.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from unionfuse.layer.directory import DirectoryFds, LayerDir
+from unionfuse.record import record
 from unionfuse.syscalls.mount import frozen_view, private_view
 
 _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -13,7 +13,7 @@ _FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 UPPER = 0  # the upper's number; lowers count from 1, topmost first
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LayerStack:
     """Opened layers.
 

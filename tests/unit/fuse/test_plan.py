@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.options import MountPlan
 from unionfuse.fuse.plan import make_plan, nested_in
+from unionfuse.record import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
