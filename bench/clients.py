@@ -268,7 +268,8 @@ def _versions() -> dict[str, str]:
     found = {}
     for name, command in asked.items():
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-        words = done.stdout.splitlines()[0].split()
+        lines = [line for line in done.stdout.splitlines() if name in line]
+        words = lines[0].split()
         found[name] = next(word for word in words if word[:1].isdigit())
     return found
 
