@@ -20,6 +20,9 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
+# Otherwise grpc opens descriptors in each process that forks, once it was loaded, and keeps them.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 # A test has this long between the freeing of its mounts and its own end by timeout.
 GRACE = 10.0
 MNT_FORCE, MNT_DETACH = 1, 2
