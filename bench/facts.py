@@ -27,7 +27,13 @@ def machine_facts(directory: Path) -> dict[str, str | int]:
         "memory_mib": memory >> 20,
         "filesystem": filesystem(directory),
         "python": sys.version.split()[0],
+        "load": load_average(),
     }
+
+
+def load_average() -> str:
+    """Return how many processes wanted to run in the last minute: what else was going on."""
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def filesystem(directory: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.facts import machine_facts
+from bench.facts import load_average, machine_facts
 from bench.measure import Sample
 from bench.requests import Counts
 from bench.rounds import Failure, Results
@@ -74,6 +74,10 @@ class Record:
     def reference(self) -> str:
         """The system to which times are set in relation."""
         return OVERLAYFS.name if OVERLAYFS.name in self.systems else next(iter(self.systems))
+
+    def note_load(self) -> None:
+        """Add the load of now to those that were before and after each part of the measuring."""
+        self.machine["load"] = f"{self.machine['load']}, {load_average()}"
 
     def groups(self) -> dict[str, list[str]]:
         """Return the names of the workloads by group."""

@@ -77,6 +77,7 @@ def _head(record: Record) -> str:
     facts = record.machine
     processors = f"{facts['processors']} x {facts['processor']}"
     memory = f"{int(facts['memory_mib']) / 1024:.0f} GiB of memory"
+    load = facts.get("load", "not noted")
     cold = (
         "a fresh mount with a cold page cache"
         if record.drop_caches
@@ -99,6 +100,7 @@ Made by `python -m bench report`; do not edit. What is measured and how:
 
 Measured {record.time[:10]}: {processors}, {memory}, Linux {facts["kernel"]},
 {facts["filesystem"]}, Python {facts["python"]}. Times are medians of interleaved rounds.
+The load average was {load}: before, and after each part; 1 to 2 of it is the benchmark's own.
 The result of each run was checked. "Cold" is {cold}.
 
 {systems}"""

@@ -20,6 +20,9 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
+# Otherwise grpc opens descriptors in each process that forks, once it was loaded, and keeps them.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 # A test has this long between the freeing of its mounts and its own end by timeout.
 GRACE = 10.0
 MNT_FORCE, MNT_DETACH = 1, 2
@@ -31,8 +34,15 @@ def lacks_user_namespaces() -> bool:
     return subprocess.run(command, capture_output=True, timeout=10).returncode != 0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that this machine cannot run; with UNIONFUSE_TEST_NO_SKIPS let them fail."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests that this machine cannot run; with UNIONFUSE_TEST_NO_SKIPS let them fail.
+
+    Those that take minutes are run with UNIONFUSE_TEST_LONG alone.
+    """
+    if not os.environ.get("UNIONFUSE_TEST_LONG"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     if os.environ.get("UNIONFUSE_TEST_NO_SKIPS"):
         return
     lacking = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -210,6 +211,27 @@ def scale_command(scale: Scale) -> click.Command:
     return command
 
 
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--docs",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write clients.md into this directory.",
+)
+def clients(rounds: int, docs: Path | None) -> None:
+    """Measure podman and containerd, as root and rootless, on unions of each kind."""
+    from bench import clients as engines  # what it needs, the tests install
+
+    # what is killed would leave its engines, and their mounts, behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    report = engines.measure(rounds, lambda text: click.echo(text, err=True))
+    page = engines.written(report)
+    click.echo(page)
+    if docs:
+        docs.mkdir(parents=True, exist_ok=True)
+        (docs / "clients.md").write_text(page)
+
+
 def measure_workloads(
     record: Record, systems: Sequence[System], workloads: Sequence[Workload], directory: Path
 ) -> None:
@@ -226,6 +248,7 @@ def measure_workloads(
     record.results.samples.update(found.samples)
     record.results.counts.update(found.counts)
     record.results.failures += found.failures
+    record.note_load()
 
 
 def measure_scale(
@@ -242,6 +265,7 @@ def measure_scale(
         points, failures = measure(scale, systems, numbers, rounds, directory, progress)
     record.points.extend(points)
     record.results.failures += failures
+    record.note_load()
 
 
 def finish(record: Record, json_path: Path | None) -> None:
@@ -263,4 +287,4 @@ def count(system: System, workload: Workload, tree: Tree, directory: Path) -> Co
         return Failure(system.name, str(error))
 
 
-COMMANDS = (list_, requests, run, all_, *map(scale_command, SCALES))
+COMMANDS = (list_, requests, run, all_, clients, *map(scale_command, SCALES))

@@ -52,6 +52,24 @@ def succeed(*arguments: str | bytes | Path) -> str:
 
 
 @contextmanager
+def private_copy_of_all_mounts() -> Iterator[int]:
+    """Run a process with a mount namespace of its own, made of this one; yield its pid."""
+    command = ["unshare", "--mount", "--propagation", "private", "sleep", "60"]
+    with subprocess.Popen(command) as process:
+        try:
+            own = os.readlink("/proc/self/ns/mnt")
+            wait_until(
+                lambda: (
+                    os.readlink(f"/proc/{process.pid}/ns/mnt") != own
+                    and Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n"
+                )
+            )
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@contextmanager
 def mounted(mountpoint: Path, *arguments: str | bytes | Path) -> Iterator[None]:
     """Run `unionfuse mount` with these arguments; `mountpoint` is where it mounts."""
     succeed("mount", *arguments)
@@ -586,6 +604,33 @@ class TestUmount:
             file.write("finished")
         assert (layers.upper / "file").read_text() == "finished"
         wait_until(lambda: not daemon_pids(layers.mnt))
+
+    @pytest.mark.root
+    def test_a_copy_in_another_mount_namespace_is_told_and_not_waited_for(self, layers):
+        succeed("mount", layers.lowers[0], layers.upper, layers.mnt)
+        pids = daemon_pids(layers.mnt)
+        with private_copy_of_all_mounts() as pid:
+            done = unionfuse("umount", layers.mnt, timeout=20)
+            assert done.returncode == 0
+            assert f"process {pid} (sleep) has it in its mount namespace" in done.stderr
+            assert done.stderr.count("\n") == 1
+            assert not is_mounted(layers.mnt)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+    @pytest.mark.root
+    def test_a_second_place_of_the_mount_is_told_and_not_waited_for(self, layers, tmp_path):
+        second = tmp_path / "second"
+        second.mkdir()
+        succeed("mount", layers.lowers[0], layers.upper, layers.mnt)
+        pids = daemon_pids(layers.mnt)
+        subprocess.run(["mount", "--bind", layers.mnt, second], check=True, timeout=10)
+        try:
+            done = unionfuse("umount", layers.mnt, timeout=20)
+            assert done.returncode == 0
+            assert f"it is mounted on {second} too" in done.stderr
+        finally:
+            subprocess.run(["umount", second], check=True, timeout=10)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
     def test_a_directory_with_nothing_mounted_on_it(self, layers):
         done = unionfuse("umount", layers.mnt)

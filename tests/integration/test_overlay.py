@@ -207,6 +207,105 @@ class TestWords:
         assert (layers.upper / "file").read_text() == "new"
 
 
+class TestNested:
+    """Lowers that hold the upper and the mountpoint, as `lowerdir=/` does."""
+
+    # A union that found itself would hang whoever looks: so another process does.
+    @staticmethod
+    def find(path: Path) -> list[str]:
+        walk = (
+            "import os, sys\n"
+            "for base, names, files in os.walk(sys.argv[1]):\n"
+            "    for name in names + files:\n"
+            "        print(os.path.relpath(os.path.join(base, name), sys.argv[1]))\n"
+        )
+        done = command("timeout", "-k", "1", "20", sys.executable, "-c", walk, path)
+        assert done.returncode == 0, done.stderr
+        return sorted(done.stdout.split())
+
+    @pytest.mark.parametrize("io", ["cached", "passthrough"])
+    def test_a_lower_with_upper_and_mountpoint(self, tmp_path, session, io):
+        if (session, io) == ("session=pyfuse3", "passthrough"):
+            return  # is refused
+        for name in ("file", "x/upper", "x/work", "x/mnt", "x/mnt/hidden"):
+            (tmp_path / "low" / name).mkdir(parents=True)
+        base = tmp_path / "low" / "x"
+        words = f"lowerdir={tmp_path}/low,upperdir={base}/upper,workdir={base}/work"
+        done = overlay("-o", f"{words},{session},io={io}", base / "mnt")
+        assert done.returncode == 0, done.stderr
+        assert "is inside the lower layer" in done.stderr
+        try:
+            found = self.find(base / "mnt")
+            assert {"file", "x/mnt", "x/mnt/hidden", "x/upper"} <= set(found)
+            # what is below is what was there, and not the union again
+            assert not [
+                name for name in found if name.startswith("x/mnt/") and "hidden" not in name
+            ]
+            (base / "mnt" / "x" / "mnt" / "new").write_text("x")
+            (base / "mnt" / "x" / "upper" / "inner").write_text("y")
+            assert self.find(base / "mnt" / "x" / "mnt") == ["hidden", "new"]
+        finally:
+            subprocess.run(["umount", base / "mnt"], check=True, timeout=30)
+        assert (base / "upper" / "x" / "mnt" / "new").read_text() == "x"
+        assert not (base / "mnt" / "new").exists()
+
+    def test_over_a_lower_itself(self, layers, session):
+        lower = layers.lowers[0]
+        words = f"lowerdir={lower},upperdir={layers.upper},workdir={layers.work}"
+        done = overlay("-o", f"{words},{session}", lower)
+        assert (done.returncode, done.stderr) == (0, "")
+        try:
+            assert self.find(lower) == ["file"]
+            (lower / "file").write_text("changed\n")
+        finally:
+            subprocess.run(["umount", lower], check=True, timeout=30)
+        assert (lower / "file").read_text() == "lower\n"
+
+    def test_where_mounts_are_shared(self, layers, session):
+        """As on a machine with systemd: what is mounted there shows in every copy of it."""
+        (layers.lowers[0] / "mnt").mkdir()
+        subprocess.run(["mount", "--bind", layers.lowers[0], layers.lowers[0]], check=True)
+        try:
+            subprocess.run(["mount", "--make-shared", layers.lowers[0]], check=True, timeout=30)
+            mnt = layers.lowers[0] / "mnt"
+            done = overlay("-o", f"{options(layers)},{session}", mnt)
+            assert done.returncode == 0, done.stderr
+            try:
+                assert self.find(mnt) == ["file", "mnt"]
+            finally:
+                subprocess.run(["umount", mnt], check=True, timeout=30)
+        finally:
+            subprocess.run(["umount", "-R", layers.lowers[0]], check=True, timeout=30)
+
+    @pytest.mark.userns
+    def test_in_a_user_namespace_with_the_root_below(self, tmp_path, session):
+        for name in ("upper", "work", "mnt"):
+            (tmp_path / name).mkdir()
+        words = f"lowerdir=/,upperdir={tmp_path}/upper,workdir={tmp_path}/work,{session}"
+        code = "from unionfuse.cli.overlay_cmd import main; main()"
+        script = f"""
+            set -e
+            "{sys.executable}" -c '{code}' -o {words} {tmp_path}/mnt
+            test -e {tmp_path}/mnt/etc/passwd
+            ls -A {tmp_path}/mnt{tmp_path}/mnt; echo x > {tmp_path}/mnt/new
+            umount {tmp_path}/mnt
+        """
+        done = command("timeout", "-k", "1", "30", "unshare", "-Urm", "sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        assert (tmp_path / "upper" / "new").read_text() == "x\n"
+
+    def test_who_may_not_have_a_view_of_his_own_is_told(self, layers):
+        (layers.lowers[0] / "mnt").mkdir()
+        code = "from unionfuse.cli.overlay_cmd import main; main()"
+        drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+        done = command(*drop, sys.executable, "-c", code, "-o", options(layers),
+                       layers.lowers[0] / "mnt")  # fmt: skip
+        assert done.returncode == 1
+        assert "holds the mountpoint" in done.stderr
+        assert not is_mounted(layers.lowers[0] / "mnt")
+
+
 # Makes the union its root in the daemon's own mount namespace, and goes on to use it.
 PIVOT = """
 import ctypes, os, signal, subprocess, sys

@@ -7,6 +7,7 @@ are compared, as users see them.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tarfile
@@ -240,9 +241,50 @@ class TestBuild:
         assert "more" in ours.podman(*RUN, "localhost/buildah:1", "cat", "/more")
 
 
+COMPILERFILE = r"""
+FROM localhost/debian:1
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-minimal
+COPY hello.c /src/hello.c
+RUN gcc -O1 -o /usr/local/bin/hello /src/hello.c && rm -r /src
+CMD ["hello"]
+"""
+HELLO = r"""
+#include <stdio.h>
+int main(void) { puts("compiled in the image"); return 0; }
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+class TestCompilers:
+    def test_an_image_with_gcc_and_python_is_built_and_used(self, house: House) -> None:
+        """A Debian with packages of hundreds of files each, in layers that podman commits."""
+        tar = house.base / "debian.tar"
+        make = ["mmdebstrap", "--mode=root", "--variant=apt", "bookworm", tar]
+        subprocess.run(make, check=True, timeout=400, capture_output=True)
+        tar.chmod(0o644)
+        program = clients.mount_program(house.base)
+        with clients.engine(house, "compilers", is_root=False, program=program) as engine:
+            context = engine.base / "tmp" / "context"
+            engine.run("mkdir", "-p", context)
+            engine.run("sh", "-c", f"cat > {context}/hello.c <<'E'{HELLO}E")
+            engine.run("sh", "-c", f"cat > {context}/Containerfile <<'E'{COMPILERFILE}E")
+            engine.podman("import", "--quiet", tar, "localhost/debian:1")
+            build = ("build", "--layers", "--network=host", "-t", "localhost/compilers:1", context)
+            engine.podman(*build, timeout=600)
+            assert "compiled in the image" in engine.podman(*RUN, "localhost/compilers:1")
+            script = "print(sum(range(10)))"
+            said = engine.podman(*RUN, "localhost/compilers:1", "python3", "-c", script)
+            assert "45" in said
+            check = ("dpkg", "--verify", "gcc-12", "python3.11-minimal", "libc6-dev")
+            assert engine.podman(*RUN, "localhost/compilers:1", *check).strip() == ""
+        tar.unlink()
+
+
 class TestMany:
+    @pytest.mark.timeout(900)
     def test_containers_in_a_row_leave_nothing(self, ours: Engine) -> None:
-        for _ in range(10):
+        for _ in range(int(os.environ.get("UNIONFUSE_TEST_CONTAINERS", "10"))):
             ours.podman(*RUN, IMAGE, "true")
         wait_until(lambda: not ours.daemons())
         assert ours.mounts() == []

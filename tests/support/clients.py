@@ -31,7 +31,9 @@ FUSE_OVERLAYFS = Path("/usr/bin/fuse-overlayfs")
 
 _PROGRAM = """\
 #!{python}
-from unionfuse.cli.overlay_cmd import main
+import sys
+sys.path.insert(0, "{package}")
+from unionfuse.cli{module} import main
 main()
 """
 _STORAGE = """\
@@ -245,8 +247,13 @@ def use_program(engine: Engine, program: Path) -> None:
 
 def mount_program(base: Path) -> Path:
     """Make a `unionfuse-overlay` that every user may run; return it."""
-    path = base / "unionfuse-overlay"
-    path.write_text(_PROGRAM.format(python=sys.executable))
+    return make_program(base, "unionfuse-overlay", ".overlay_cmd")
+
+
+def make_program(base: Path, name: str, module: str = "") -> Path:
+    """Make a program that runs the `main` of a module below `unionfuse.cli`; return it."""
+    path, package = base / name, Path(__file__).resolve().parents[2]
+    path.write_text(_PROGRAM.format(python=sys.executable, package=package, module=module))
     path.chmod(0o755)
     return path
 

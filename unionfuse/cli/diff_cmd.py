@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import click
 
-from unionfuse.cli.errors import reports_failures, say
+from unionfuse.cli.container.common import reports, root_option
+from unionfuse.cli.errors import say
 from unionfuse.cli.printing import printable
 from unionfuse.fuse.options import split_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from unionfuse.layer.stack import LayerStack
     from unionfuse.offline.diff import Change
 
 EPILOG = r"""\b
@@ -25,12 +31,13 @@ Examples:
   unionfuse diff upper
   unionfuse diff --lower top:bottom upper
   unionfuse diff --json upper | jq -r '.[] | select(.kind == "D") | .path'
+  unionfuse diff web
   unionfuse diff -0 upper | xargs -0 -n 1 echo
 """
 
 
 @click.command(epilog=EPILOG)
-@click.argument("upper", metavar="UPPER")
+@click.argument("upper", metavar="UPPER|CONTAINER")
 @click.option(
     "--lower",
     metavar="LOWER[:LOWER...]",
@@ -38,19 +45,19 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 @click.option("-0", "--null", is_flag=True, help="End each line with a NUL, and quote nothing.")
-@reports_failures
-def diff(upper: str, lower: str | None, as_json: bool, null: bool) -> None:
+@root_option
+@reports
+def diff(upper: str, lower: str | None, as_json: bool, null: bool, root: Path | None) -> None:
     """List what UPPER adds, changes and deletes, reading nothing but UPPER.
 
-    A mount of UPPER may be in use meanwhile.
+    A mount of UPPER may be in use meanwhile. What is no directory is taken for the name or the id
+    of a container: then it is what that has changed of its image.
     """
     if as_json and null:
         raise click.UsageError("--json and --null exclude each other")
     from unionfuse.offline.diff import UpperDiff
-    from unionfuse.offline.layers import opened
 
-    lowers = [] if lower is None else split_layers(os.fsencode(lower))
-    with opened(os.fsencode(upper), lowers) as stack:
+    with _opened(upper, lower, root) as (stack, has_lowers):
         reading = UpperDiff(stack)
         if as_json:
             import json
@@ -61,8 +68,27 @@ def diff(upper: str, lower: str | None, as_json: bool, null: bool) -> None:
             for change in reading.changes():
                 line = f"{change.kind} /{os.fsdecode(change.path)}"
                 click.echo(os.fsencode(line) + b"\0" if null else printable(line), nl=not null)
-        if lower is None and not reading.has_origins:
+        if not has_lowers and not reading.has_origins:
             say("no origins in this upper: what is A may be C; give --lower to know")
+
+
+@contextlib.contextmanager
+def _opened(upper: str, lower: str | None, root: Path | None) -> Iterator[tuple[LayerStack, bool]]:
+    """Yield the layers to compare, and whether the lowers are among them."""
+    from unionfuse.offline.layers import opened
+
+    if lower is None and "/" not in upper and not os.path.isdir(upper):
+        from unionfuse.cli.container.common import containers_at
+        from unionfuse.container import view
+
+        containers = containers_at(root)
+        container = containers.find(upper)
+        with view.settled(containers, container), view.layers(container) as stack:
+            yield stack, True
+        return
+    lowers = [] if lower is None else split_layers(os.fsencode(lower))
+    with opened(os.fsencode(upper), lowers) as stack:
+        yield stack, lower is not None
 
 
 def _as_object(change: Change) -> dict[str, str | None]:

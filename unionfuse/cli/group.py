@@ -19,21 +19,32 @@ Exit codes:
 Shell completion, for bash (zsh and fish likewise):
   eval "$(_UNIONFUSE_COMPLETE=bash_source unionfuse)"
 """
-COMMANDS = ("mount", "umount", "ls", "check", "convert", "diff", "image")
+COMMANDS = ("mount", "umount", "ls", "check", "convert", "diff", "image", "snapshotter")
+CONTAINER_COMMANDS = (
+    "commit", "cp", "exec", "export", "inspect", "logs", "prune", "ps", "rm", "run", "start",
+    "stop",
+)  # fmt: skip
 
 
 class Commands(click.Group):
-    """The commands, `NAME` being that of `unionfuse.cli.NAME_cmd`."""
+    """The commands, `NAME` being that of `unionfuse.cli.NAME_cmd`.
+
+    Those about containers are each `command` of `unionfuse.cli.container.NAME_cmd`.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted(COMMANDS)
+        return sorted((*COMMANDS, *CONTAINER_COMMANDS))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one command."""
+        command: click.Command
+        if cmd_name in CONTAINER_COMMANDS:
+            command = import_module(f"unionfuse.cli.container.{cmd_name}_cmd").command
+            return command
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"unionfuse.cli.{cmd_name}_cmd"), cmd_name)
+        command = getattr(import_module(f"unionfuse.cli.{cmd_name}_cmd"), cmd_name)
         return command
 
 

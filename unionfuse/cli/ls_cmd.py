@@ -24,9 +24,11 @@ def ls(as_json: bool) -> None:
     records = table.mounted()
     if as_json:
         import json
-        from dataclasses import asdict
 
-        click.echo(json.dumps([asdict(record) for record in records], indent=2))
+        from unionfuse.record import fields_of
+
+        shown = [{name: getattr(one, name) for name in fields_of(one)} for one in records]
+        click.echo(json.dumps(shown, indent=2))
         return
     for record in records:
         click.echo(printable(record.mountpoint))

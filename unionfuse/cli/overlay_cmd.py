@@ -98,12 +98,11 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
         UsageError: where nothing says what to mount, or where.
         MountError: if it can not be mounted.
     """
-    from dataclasses import replace
-
     from unionfuse.fuse import plan
     from unionfuse.fuse.options import MountPlan
     from unionfuse.fuse.overlay_words import take_layers
     from unionfuse.fuse.words import parse_words
+    from unionfuse.record import replace
 
     if not 1 <= len(arguments.operands) <= 2:
         raise UsageError("expected [SOURCE] TARGET")
@@ -132,7 +131,8 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
             foreground=debug or "foreground" in arguments.flags,
             returns="mounted" if _is_called_by_engine() else "settled",
             lock_seconds=_LOCK_SECONDS,
-        )
+        ),
+        nested=True,
     )
     if options.uids or options.gids:
         from unionfuse.fuse import idmapped
@@ -186,11 +186,21 @@ def _mount(arguments: Arguments) -> int:
         plan, unknown = make_plan(arguments)
         for word in unknown:
             _complain(f"unknown option ignored: {word}")
+        _warn_of_nesting(plan)
         daemon.start(plan)
     except (MountError, OSError) as err:
         _complain(str(err))
         return 1
     return 0
+
+
+def _warn_of_nesting(made: MountPlan) -> None:
+    from unionfuse.fuse.plan import nested_in
+
+    nested = nested_in(made)
+    if nested is not None:
+        path, lower = map(os.fsdecode, nested)
+        _complain(f"{path} is inside the lower layer {lower}: what it shows of itself is not sure")
 
 
 def _complain(text: str) -> None:

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from unionfuse.cli.errors import reports_failures
+from unionfuse.cli.errors import reports_failures, say
 
 EPILOG = """\b
 Examples:
@@ -22,8 +22,13 @@ Examples:
 def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount MNT and wait until its daemon has written everything and gone.
 
+    If it is mounted elsewhere too, as in the mount namespace of a process that was started after
+    it, that is told and not waited for.
+
     Works for root, in the user namespace of the mount, and for the user who mounted it.
     """
     from unionfuse.fuse.unmounting import unmount_and_wait
 
-    unmount_and_wait(os.fsencode(mountpoint), lazy=lazy)
+    elsewhere = unmount_and_wait(os.fsencode(mountpoint), lazy=lazy)
+    if elsewhere is not None:
+        say(f"{mountpoint} is unmounted here, and goes on: {elsewhere}")

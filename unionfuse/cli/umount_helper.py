@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from unionfuse.cli.errors import reports_failures
+from unionfuse.cli.errors import reports_failures, say
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +30,9 @@ def umount_helper(
 
     if namespace is not None:
         raise MountError(f"-N: run umount in that namespace (nsenter --mount={namespace})")
-    unmount_and_wait(os.fsencode(mountpoint), lazy=lazy)
+    elsewhere = unmount_and_wait(os.fsencode(mountpoint), lazy=lazy)
+    if elsewhere is not None:
+        say(f"{mountpoint} is unmounted here, and goes on: {elsewhere}")
 
 
 def main() -> None:

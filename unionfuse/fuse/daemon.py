@@ -7,11 +7,11 @@ import errno
 import os
 import resource
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse import mounting, signals
 from unionfuse.fuse.errors import MountError
+from unionfuse.record import replace
 from unionfuse.syscalls import fdpath
 
 if TYPE_CHECKING:
@@ -30,22 +30,25 @@ _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
 
 
-def start(plan: MountPlan) -> None:
+def start(plan: MountPlan) -> int:
     """Make the mount of `plan` and serve it.
 
     In the foreground this returns when it is unmounted; otherwise when `plan.returns` says, with
     a process of its own behind it.
+
+    Returns:
+        The pid of the process that serves it.
 
     Raises:
         MountError: if it can not be made.
     """
     if plan.foreground:
         _run(plan, lambda: None)
-        return
+        return os.getpid()
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.fork():
+    if pid := os.fork():
         os.close(writer)
         with open(reader, "rb") as pipe:
             answer = pipe.read()
@@ -56,7 +59,7 @@ def start(plan: MountPlan) -> None:
         if plan.returns != "mounted":
             with contextlib.suppress(OSError):
                 os.stat(plan.mountpoint)
-        return
+        return pid
     os.close(reader)
     status = 1
     try:
@@ -165,6 +168,7 @@ def _open_layers(plan: MountPlan) -> Layers:
             plan.workdir,
             max_open_dirs=_share(_MAX_OPEN_DIRS),
             private_lowers=plan.io == "passthrough",  # the kernel itself reads them
+            mountpoint=plan.mountpoint,
             lock_timeout=plan.lock_seconds,
         )
     except WorkdirError as err:
@@ -277,7 +281,7 @@ def _share(most: int) -> int:
 
 
 def _of_path(err: OSError) -> str:
-    problem = os.strerror(err.errno or errno.EIO)
+    problem = err.strerror or os.strerror(errno.EIO)
     if err.filename is None:
         return problem
     return f"{os.fsdecode(err.filename)}: {problem}"

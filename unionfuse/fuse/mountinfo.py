@@ -1,10 +1,12 @@
-"""The kernel's table of mounts, as this process sees it: /proc/self/mountinfo (proc(5))."""
+"""The kernel's tables of mounts: /proc/PID/mountinfo (proc(5))."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import NamedTuple
 
-_PATH = "/proc/self/mountinfo"
+_PROC = "/proc"
 _ESCAPED = ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\"))
 
 
@@ -27,8 +29,30 @@ class Mount(NamedTuple):
 
 
 def mounts() -> list[Mount]:
-    """Return the mounts, those on top of others after them."""
-    with open(_PATH, "rb") as table:
+    """Return the mounts that this process sees, those on top of others after them."""
+    return _mounts_of("self")
+
+
+def holder_of(device: bytes) -> int | None:
+    """Return a process that has filesystem `device` mounted in another mount namespace than ours.
+
+    None if there is none, or none that this process may look at.
+    """
+    seen = {os.readlink(f"{_PROC}/self/ns/mnt")}
+    for name in os.listdir(_PROC):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # it has ended, or is none of ours
+            namespace = os.readlink(f"{_PROC}/{name}/ns/mnt")
+            if namespace not in seen:
+                seen.add(namespace)
+                if any(mount.device == device for mount in _mounts_of(name)):
+                    return int(name)
+    return None
+
+
+def _mounts_of(process: str) -> list[Mount]:
+    with open(f"{_PROC}/{process}/mountinfo", "rb") as table:
         return [_parsed(line) for line in table.read().splitlines()]
 
 

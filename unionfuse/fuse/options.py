@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from unionfuse.record import field, record
 from unionfuse.syscalls import mount as sys_mount
 
 DEFAULT_POLL_US = 100
@@ -12,7 +11,7 @@ DEFAULT_TIMEOUT = 1e9  # seconds: the daemon is the only one that changes what i
 Ids = tuple[tuple[int, int, int], ...]  # of ids on disk: first, the one it is shown as, how many
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MountOptions:
     """The words of `-o`.
 
@@ -87,7 +86,7 @@ class MountOptions:
         return bool(self.flags & sys_mount.MS_RDONLY)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MountPlan:
     """A mount to be made. All paths are absolute.
 

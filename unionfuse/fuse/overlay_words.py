@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.options import split_layers
 from unionfuse.fuse.words import split_words
+from unionfuse.record import record
 
 _WORDS = ("lowerdir", "lowerdir+", "upperdir", "workdir")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LayerWords:
     """The layers that were given as words.
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.errors import MountError
+from unionfuse.layer.stack import is_within
+from unionfuse.record import replace
 from unionfuse.syscalls.mount import MS_RDONLY
 
 if TYPE_CHECKING:
     from unionfuse.fuse.options import MountOptions, MountPlan
 
 
-def make_plan(plan: MountPlan) -> MountPlan:
+def make_plan(plan: MountPlan, *, nested: bool = False) -> MountPlan:
     """Return `plan` with absolute paths and a workdir, after checking that it can work.
+
+    With `nested` lowers may hold the upper, the workdir and the mountpoint, as with fuse-overlayfs,
+    and be below the mountpoint.
 
     Raises:
         MountError: naming the path and what is wrong with it.
@@ -35,9 +39,18 @@ def make_plan(plan: MountPlan) -> MountPlan:
         upper = _directory(plan.upper, "upper")
         workdir = _workdir(upper, plan.workdir)
         checked = replace(plan, lowers=lowers, mountpoint=mountpoint, upper=upper, workdir=workdir)
-        _check_upper(lowers, upper, workdir)
-    _check_mountpoint(checked)
+        _check_upper(lowers, upper, workdir, nested=nested)
+    _check_mountpoint(checked, nested=nested)
     return checked
+
+
+def nested_in(plan: MountPlan) -> tuple[bytes, bytes] | None:
+    """Return an upper or a workdir, and the lower that holds it; None: none does."""
+    for path in (plan.upper, plan.workdir):
+        for lower in plan.lowers:
+            if path is not None and is_within(path, lower):
+                return path, lower
+    return None
 
 
 def refuse_plugins(lowers: tuple[bytes, ...]) -> None:
@@ -89,37 +102,32 @@ def _workdir(upper: bytes, given: bytes | None) -> bytes:
     return path
 
 
-def _check_upper(lowers: tuple[bytes, ...], upper: bytes, workdir: bytes) -> None:
+def _check_upper(lowers: tuple[bytes, ...], upper: bytes, workdir: bytes, *, nested: bool) -> None:
     if upper in lowers:
         raise MountError(f"{os.fsdecode(upper)} is given as a lower layer and as the upper")
-    if _is_within(upper, workdir) or _is_within(workdir, upper):
+    if is_within(upper, workdir) or is_within(workdir, upper):
         raise MountError("upper and workdir must not be one inside the other")
     for lower in lowers:
         for path, what in ((upper, "upper"), (workdir, "workdir")):
-            if _is_within(path, lower) or _is_within(lower, path):
+            if is_within(lower, path) or (is_within(path, lower) and not nested):
                 raise MountError(
                     f"{what} {os.fsdecode(path)} and lower layer {os.fsdecode(lower)} must not "
                     "be one inside the other"
                 )
 
 
-def _check_mountpoint(plan: MountPlan) -> None:
-    layers = [(lower, "lower layer") for lower in plan.lowers]
+def _check_mountpoint(plan: MountPlan, *, nested: bool) -> None:
+    layers = [] if nested else [(lower, "lower layer") for lower in plan.lowers]
     layers += [(path, "upper") for path in (plan.upper,) if path is not None]
     layers += [(path, "workdir") for path in (plan.workdir,) if path is not None]
     for path, what in layers:
-        if _is_within(plan.mountpoint, path):
+        if is_within(plan.mountpoint, path):
             raise MountError(
                 f"mountpoint {os.fsdecode(plan.mountpoint)} is inside the {what} "
                 f"{os.fsdecode(path)}: the union would contain itself"
             )
-        if _is_within(path, plan.mountpoint):
+        if is_within(path, plan.mountpoint):
             raise MountError(
                 f"{what} {os.fsdecode(path)} is inside the mountpoint "
                 f"{os.fsdecode(plan.mountpoint)}: the mount would hide it"
             )
-
-
-def _is_within(path: bytes, directory: bytes) -> bool:
-    """Tell whether `path` is `directory` or below it."""
-    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

@@ -18,7 +18,6 @@ import logging
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import pyfuse3
@@ -28,6 +27,7 @@ from unionfuse.fuse import data
 from unionfuse.fuse.caller import is_in_group, may_keep_suid, visible_xattrs
 from unionfuse.fuse.copying import CopyUps
 from unionfuse.fuse.syncing import Syncs
+from unionfuse.record import mutable_record
 from unionfuse.union import acl
 from unionfuse.union.fs import Changes, UnionFs
 from unionfuse.union.state import Attr, Caller, Entry
@@ -59,7 +59,7 @@ class _Process(NamedTuple):
         return cls(ctx.pid, ctx.uid, ctx.gid)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Handle:
     """An open file or directory.
 

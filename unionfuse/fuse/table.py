@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.mountinfo import mounts
 from unionfuse.fuse.mounting import FSTYPE
+from unionfuse.record import record, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NAME = "unionfuse"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MountRecord:
     """One mount. Paths as str with surrogateescape.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.options import Ids, MountOptions
+from unionfuse.record import replace
 from unionfuse.syscalls import mount as sys_mount
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 import sys
-from dataclasses import dataclass
+
+from unionfuse.record import record
 
 _HEADER = struct.Struct("=BBBBB16s")
 _MAGIC = 0xFB
@@ -18,7 +19,7 @@ _ANY_ENDIAN = 2
 _FLAGS = _BIG_ENDIAN if sys.byteorder == "big" else 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FileHandle:
     """A file handle, and the filesystem that it is good for.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from unionfuse.layer.stack import LayerStack
 from unionfuse.layer.workdir import Workdir
+from unionfuse.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layers:
     """An opened stack, and the workdir of its upper.
 
@@ -20,7 +19,7 @@ class Layers:
     workdir: Workdir | None
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - what layers are opened with
         cls,
         lowers: list[bytes],
         upper: bytes | None = None,
@@ -28,6 +27,7 @@ class Layers:
         *,
         max_open_dirs: int = 512,
         private_lowers: bool = False,
+        mountpoint: bytes | None = None,
         lock_timeout: float = 1.0,
     ) -> Layers:
         """Open layers at these paths, topmost lower first, and claim the workdir.
@@ -37,14 +37,16 @@ class Layers:
             upper: None for a read-only union.
             workdir: that of the upper.
             max_open_dirs: how many of their directories are open at a time.
-            private_lowers: see `LayerStack.open`.
+            private_lowers, mountpoint: see `LayerStack.open`.
             lock_timeout: see `Workdir.claim`.
 
         Raises:
             OSError: if a layer can not be opened.
             WorkdirError: if the workdir can not be used.
         """
-        stack = LayerStack.open(upper, lowers, max_open_dirs, private_lowers=private_lowers)
+        stack = LayerStack.open(
+            upper, lowers, max_open_dirs, private_lowers=private_lowers, mountpoint=mountpoint
+        )
         try:
             if stack.upper is None or workdir is None:
                 return cls(stack, None)

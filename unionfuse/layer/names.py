@@ -5,7 +5,7 @@ image-spec layer.md and aufs (`.wh.NAME`, `.wh..wh..opq`), fuse-overlayfs
 (`user.fuseoverlayfs.*`).
 """
 
-from dataclasses import dataclass
+from unionfuse.record import record
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_FILE = b".wh..wh..opq"
@@ -50,7 +50,7 @@ def marker(name: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class XattrNames:
     """Which extended attributes are the union's own, and how users' ones of that kind are kept.
 

@@ -13,11 +13,11 @@ import errno
 import logging
 import os
 import stat
-from dataclasses import dataclass
 
 from unionfuse.layer.directory import LayerDir
 from unionfuse.layer.scan import Marks, file_marks, find, is_opaque, marks_of
 from unionfuse.layer.stack import UPPER
+from unionfuse.record import mutable_record
 from unionfuse.syscalls.fdpath import fd_path
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def not_hidden(upper: LayerDir | None, lowers: tuple[LayerDir, ...]) -> tuple[La
     return tuple(shown)
 
 
-@dataclass(slots=True)
+@mutable_record
 class Search:
     """A way down through the layers, for one name.
 

@@ -7,10 +7,10 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from unionfuse.layer import names
+from unionfuse.record import field, mutable_record, record
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.fdpath import fd_path
 
@@ -22,7 +22,7 @@ _ENCODING = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _OPEN_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
+@mutable_record
 class Scan:
     """What one directory of one layer holds.
 
@@ -82,7 +82,7 @@ def open_for_listing(directory: LayerDir) -> int:
         return os.open(b".", _OPEN_LIST, dir_fd=directory.fd())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Marks:
     """What a directory or file of a layer says about the layers below it.
 

@@ -11,10 +11,10 @@ import errno
 import logging
 import os
 import stat
-from dataclasses import dataclass
 
 from unionfuse.layer import names
 from unionfuse.layer.workdir import Workdir, remove_tree
+from unionfuse.record import record
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat2
@@ -27,7 +27,7 @@ _WHITEOUT_LINKS = 30_000  # of one inode; filesystems allow from 32,000 (ext3) o
 _WHITEOUT_MODE = stat.S_IFCHR  # the kernel's whiteouts have mode 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UpperFormat:
     """The forms of markers that this process may write into this upper.
 

@@ -16,9 +16,9 @@ import errno
 import fcntl
 import os
 import time
-from dataclasses import dataclass, field
 
 from unionfuse.layer.directory import LayerDir
+from unionfuse.record import mutable_record
 from unionfuse.syscalls.fdpath import fd_path
 
 _OPEN_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,7 +29,7 @@ class WorkdirError(Exception):
     """The workdir can not be used; the text says why, in one line."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class Workdir:
     """A claimed workdir.
 
@@ -43,7 +43,7 @@ class Workdir:
     work_fd: int
     index: LayerDir
     _fds: list[int]
-    _serial: int = field(default=0)
+    _serial: int = 0
 
     @classmethod
     def claim(cls, path: bytes, upper: LayerDir, lock_timeout: float = 1.0) -> Workdir:

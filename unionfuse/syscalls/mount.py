@@ -15,7 +15,9 @@ MS_REMOUNT = 32
 MS_DIRSYNC = 128
 MS_NOATIME = 1024
 MS_NODIRATIME = 2048
+MS_REC = 1 << 14
 MS_POSIXACL = 1 << 16
+MS_SLAVE = 1 << 19
 MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
 
@@ -25,8 +27,9 @@ UMOUNT_NOFOLLOW = 8
 # Numbers of system calls from open_tree on are the same on every architecture.
 _SYS_OPEN_TREE, _SYS_MOUNT_SETATTR = 428, 442
 _AT_FDCWD = -100
-_AT_EMPTY_PATH = 0x1000
+_AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
 _OPEN_TREE_CLONE = 1
+_MS_PRIVATE = 1 << 18
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOATIME, _MOUNT_ATTR_ATIME = 0x01, 0x10, 0x70
 _MOUNT_ATTR = Struct("=QQQQ")  # attr_set attr_clr propagation userns_fd
 
@@ -77,12 +80,34 @@ def private_view(path: bytes) -> int:
     Raises:
         OSError: EPERM without CAP_SYS_ADMIN, EINVAL in a user namespace, ENOSYS before 5.12.
     """
-    fd = check(libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path, _OPEN_TREE_CLONE | os.O_CLOEXEC))
-    attributes = _MOUNT_ATTR.pack(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOATIME, _MOUNT_ATTR_ATIME, 0, 0)
+    flags = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOATIME
+    return _cloned(path, 0, _MOUNT_ATTR.pack(flags, _MOUNT_ATTR_ATIME, 0, 0))
+
+
+def frozen_view(path: bytes) -> int:
+    """Return an O_PATH descriptor of `path` and of what is mounted below it now.
+
+    What is mounted below `path` later does not show; what is unmounted stays in use. It lasts as
+    long as descriptors below it. Where that may be, it is as `private_view` is.
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN over the mount namespace, ENOSYS before 5.12.
+    """
+    # A copy of a shared mount is its peer: without MS_PRIVATE what is mounted there shows here too.
+    flags = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOATIME
     try:
-        check(
-            libc.syscall(_SYS_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attributes, _MOUNT_ATTR.size)
-        )
+        attributes = _MOUNT_ATTR.pack(flags, _MOUNT_ATTR_ATIME, _MS_PRIVATE, 0)
+        return _cloned(path, _AT_RECURSIVE, attributes)
+    except PermissionError:  # a user namespace does not change what it was given
+        return _cloned(path, _AT_RECURSIVE, _MOUNT_ATTR.pack(0, 0, _MS_PRIVATE, 0))
+
+
+def _cloned(path: bytes, flags: int, attributes: bytes) -> int:
+    clone = _OPEN_TREE_CLONE | os.O_CLOEXEC | flags
+    fd = check(libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path, clone))
+    try:
+        at = _AT_EMPTY_PATH | flags
+        check(libc.syscall(_SYS_MOUNT_SETATTR, fd, b"", at, attributes, _MOUNT_ATTR.size))
     except BaseException:
         os.close(fd)
         raise

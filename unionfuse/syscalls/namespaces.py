@@ -1,4 +1,4 @@
-"""unshare(2), which Python has from 3.12 on."""
+"""unshare(2) and setns(2), which Python has from 3.12 on."""
 
 import ctypes
 
@@ -9,6 +9,8 @@ CLONE_NEWUSER = 0x1000_0000
 
 _unshare = libc.unshare
 _unshare.argtypes = (ctypes.c_int,)
+_setns = libc.setns
+_setns.argtypes = (ctypes.c_int, ctypes.c_int)
 
 
 def unshare(flags: int) -> None:
@@ -18,3 +20,12 @@ def unshare(flags: int) -> None:
         OSError: EPERM or ENOSPC where user namespaces are turned off.
     """
     check(_unshare(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Move this process into namespaces of the process that the pidfd `fd` is of (Linux 5.8).
+
+    Raises:
+        OSError: as setns(2); ESRCH if that process is gone.
+    """
+    check(_setns(fd, flags))

@@ -20,11 +20,11 @@ import errno
 import logging
 import os
 import stat
-from dataclasses import dataclass
 
 from unionfuse.layer import names
 from unionfuse.layer.directory import LayerDir
 from unionfuse.layer.stack import UPPER
+from unionfuse.record import mutable_record
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.copyfile import copy_data
 from unionfuse.syscalls.fdpath import fd_path
@@ -56,7 +56,7 @@ _NOT_OURS = frozenset({errno.EPERM, errno.EINVAL})
 _PRIVILEGED_XATTRS = (b"security.", b"trusted.")
 
 
-@dataclass(slots=True)
+@mutable_record
 class CopyUp:
     """A copy-up of one regular file on its way.
 

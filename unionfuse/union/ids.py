@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
+from unionfuse.record import record
 from unionfuse.union.state import oserror
 
 _DEFAULT_OVERFLOW = 65534
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdMap:
     """A map of the uids, or of the gids, of a union.
 

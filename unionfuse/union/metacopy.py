@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unionfuse.layer import names
+from unionfuse.record import mutable_record
 from unionfuse.syscalls import xattr
 from unionfuse.syscalls.copyfile import copy_data
 from unionfuse.union.backing import adopt_fd, drop_data, open_backing, open_data
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _CAPABILITY = b"security.capability"
 
 
-@dataclass(slots=True)
+@mutable_record
 class Fill:
     """The data of a metacopy on its way into it.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 
 from unionfuse.layer.names import is_reserved
 from unionfuse.layer.upper import exists
+from unionfuse.record import mutable_record
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.syscalls.rename import (
     RENAME_EXCHANGE,
@@ -40,7 +40,7 @@ from unionfuse.union.remove import (
 from unionfuse.union.state import Union, oserror
 
 
-@dataclass(slots=True)
+@mutable_record
 class _End:
     """One end of a rename: a name in a directory, and what is there at first."""
 

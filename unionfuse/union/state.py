@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfuse.layer.names import TRUSTED
+from unionfuse.record import field, mutable_record, record
 
 if TYPE_CHECKING:
     from unionfuse.layer.names import XattrNames
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unionfuse.union.origin import InodeNumbers, Origins
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """How a union behaves.
 
@@ -94,7 +94,7 @@ class CopyUpNeeded(Exception):
         self.node = node
 
 
-@dataclass(slots=True)
+@mutable_record
 class Union:
     """The state of one union.
 

@@ -39,6 +39,7 @@ def make_record() -> Record:
             "memory_mib": 4_096,
             "filesystem": "ext4",
             "python": "3.11.2",
+            "load": "0.4",
         },
         time="2026-01-02T03:04:05Z",
         drop_caches=False,

@@ -61,3 +61,10 @@ def test_nothing_names_the_machine(tmp_path):
     assert str(tmp_path) not in text
     assert f'"{socket.gethostname()}"' not in text
     assert all(facts["version"] != "unknown" for facts in json.loads(text)["systems"].values())
+
+
+def test_the_load_of_the_machine_is_noted_before_and_after(record):
+    record.note_load()
+    before, after = str(record.machine["load"]).split(", ")
+    assert before == "0.4"
+    assert float(after) >= 0

@@ -44,6 +44,7 @@ def run(*arguments: str | bytes) -> Result:
         ["convert", "--to", "aufs"],
         ["diff"],
         ["diff", "upper", "more"],
+        ["snapshotter", "more"],
         ["nonsense"],
     ],
     ids=" ".join,
@@ -64,6 +65,7 @@ def test_a_command_line_without_sense_ends_with_2(arguments: list[str]) -> None:
         (["check"], ["--lower", "--workdir", "--repair", "--all", "--json", "Exit codes"]),
         (["convert"], ["--to", "--workdir", "overlayfs", "userxattr", "aufs", "Examples"]),
         (["diff"], ["--lower", "--json", "--null", "deleted", "Examples"]),
+        (["snapshotter"], ["--address", "--root", "proxy_plugins", "-o OPT"]),
     ],
 )
 def test_help_teaches(command: list[str], taught: list[str]) -> None:
@@ -92,6 +94,7 @@ HEAVY = {"trio", "pyfuse3", "unionfuse.union", "unionfuse.layer", "unionfuse.fus
         ["check", "--help"],
         ["convert", "--help"],
         ["diff", "--help"],
+        ["snapshotter", "--help"],
         ["ls"],
         ["nonsense"],
         ["mount", "lower"],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.options import MountPlan
-from unionfuse.fuse.plan import make_plan
+from unionfuse.fuse.plan import make_plan, nested_in
+from unionfuse.record import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +140,27 @@ def test_a_layer_inside_the_mountpoint(plan: MountPlan, tmp_path: Path) -> None:
     (tmp_path / "mnt/lower").mkdir()
     text = refusal(replace(plan, lowers=(at(tmp_path, "mnt/lower"),)))
     assert "would hide it" in text
+
+
+@pytest.mark.parametrize(
+    ("upper", "mountpoint"),
+    [("lower/upper", "mnt"), ("upper", "lower/mnt"), ("upper", "lower"), ("upper", ".")],
+)
+def test_what_may_be_nested(plan: MountPlan, tmp_path: Path, upper: str, mountpoint: str) -> None:
+    for name in (upper, mountpoint):
+        (tmp_path / name).mkdir(exist_ok=True)
+    nested = replace(plan, upper=at(tmp_path, upper), mountpoint=at(tmp_path, mountpoint))
+    if mountpoint == ".":  # holds the upper, too
+        nested = replace(nested, upper=None)
+    refusal(nested)
+    made = make_plan(nested, nested=True)
+    assert (nested_in(made) is not None) is upper.startswith("lower")
+
+
+def test_an_upper_that_holds_a_lower_is_never_right(plan: MountPlan, tmp_path: Path) -> None:
+    (tmp_path / "upper/inside").mkdir()
+    with pytest.raises(MountError, match="one inside the other"):
+        make_plan(replace(plan, lowers=(at(tmp_path, "upper/inside"),)), nested=True)
 
 
 def test_names_that_only_begin_alike_are_no_trouble(plan: MountPlan, tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ MOUNTINFO = rb"""22 28 0:20 / /proc rw,nosuid - proc proc rw
 
 @pytest.fixture(autouse=True)
 def _mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mountinfo").write_bytes(MOUNTINFO)
-    monkeypatch.setattr(mountinfo, "_PATH", str(tmp_path / "mountinfo"))
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_bytes(MOUNTINFO)
+    monkeypatch.setattr(mountinfo, "_PROC", str(tmp_path / "proc"))
     monkeypatch.setattr(table, "_own_directories", lambda: [str(tmp_path / "records")])
 
 

@@ -7,12 +7,12 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.tree import acl
+from unionfuse.record import replace
 from unionfuse.union.fs import CopyUpNeeded
 from unionfuse.union.state import Options
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.union.test_redirect import redirect
 from tests.unit.union.test_remove import in_lower
+from unionfuse.record import replace
 from unionfuse.union.fs import CopyUpNeeded
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.union.test_remove import in_lower
+from unionfuse.record import replace
 from unionfuse.syscalls.rename import RENAME_EXCHANGE
 
 if TYPE_CHECKING:

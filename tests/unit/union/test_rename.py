@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.union.test_remove import in_lower
 from unionfuse.layer.scan import is_opaque
+from unionfuse.record import replace
 from unionfuse.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 
 if TYPE_CHECKING:

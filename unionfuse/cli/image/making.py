@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from unionfuse.cli.image.common import print_json
-from unionfuse.image.making.config import Changes
-from unionfuse.image.making.image import Recipe
 from unionfuse.image.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unionfuse.image.layers.compression import Compression
+    from unionfuse.image.making.config import Changes
+    from unionfuse.image.making.image import Recipe
     from unionfuse.image.manifest import Platform
     from unionfuse.image.store.image import Image
     from unionfuse.image.watch import Watch
@@ -50,6 +50,8 @@ class Making(NamedTuple):
 
     def recipe(self, ref: str, watch: Watch, platform: Platform | None = None) -> Recipe:
         """Return what an image that is named `ref` is to be."""
+        from unionfuse.image.making.image import Recipe  # takes long to load
+
         return Recipe(Reference.parse(ref), self.changes, self.compression, platform, watch)
 
 
@@ -68,6 +70,8 @@ def making_options(default_created_by: str) -> Callable[..., Any]:
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**given: Any) -> None:  # noqa: ANN401 - of any command
+            from unionfuse.image.making.config import Changes
+
             changes = Changes(
                 env=_pairs(given.pop("env"), "--env"),
                 cmd=_words(given.pop("cmd"), "--cmd"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unionfuse.cli.errors import Failure
@@ -12,6 +11,7 @@ from unionfuse.cli.image.rootless import available
 from unionfuse.fuse.overlay_words import LayerWords, take_layers
 from unionfuse.fuse.words import parse_words
 from unionfuse.layer.override import name_of
+from unionfuse.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

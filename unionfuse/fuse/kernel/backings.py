@@ -7,9 +7,9 @@ answers them with EIO (fs/fuse/iomode.c). So it is kept, for each nodeid, what t
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unionfuse.record import mutable_record
 from unionfuse.syscalls.backing import backing_close, backing_open
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_IDLE = 512  # files that are not open and whose backing id is kept for the next open
 
 
-@dataclass(slots=True)
+@mutable_record
 class Backing:
     """How the opens of one nodeid go.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unionfuse.fuse.caller import is_dying
 from unionfuse.fuse.kernel import wire
 from unionfuse.fuse.kernel.workers import Workers
+from unionfuse.record import field, mutable_record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -38,7 +38,7 @@ BODY = wire.IN_HEADER.size
 _WATCH_SECONDS = 0.1
 
 
-@dataclass(slots=True)
+@mutable_record
 class Context:
     """One connection and what it serves.
 

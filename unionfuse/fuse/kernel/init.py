@@ -11,11 +11,11 @@ Each feature is used only where the kernel offers it; what the two I/O modes nee
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unionfuse.fuse.errors import MountError
 from unionfuse.fuse.kernel import wire
+from unionfuse.record import record, replace
 
 if TYPE_CHECKING:
     from unionfuse.fuse.options import MountPlan
@@ -60,7 +60,7 @@ class TooOldError(Exception):
     """The kernel lacks what this session can not do without."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Agreement:
     """What this connection may use.
 

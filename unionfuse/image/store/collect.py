@@ -120,7 +120,7 @@ def layers_in_use(store: Store) -> set[str]:
 def _mark(store: Store) -> _Marks:
     marks = _Marks(store)
     # Leases first: what a command has named before its lease ended is found by that name.
-    uses = lease.live_uses(store.places.tmp)
+    uses = lease.live_uses(store.places.tmp) | lease.kept_uses(store.places.containers)
     try:
         for name in store.database.names():
             marks.walk(name.descriptor, is_needed=True)

@@ -93,6 +93,20 @@ def live_uses(tmp: Path) -> set[Use]:
     return uses
 
 
+def kept_uses(containers: Path) -> set[Use]:
+    """Return what containers need, running or not: the names in the `uses/` of each.
+
+    One that is being made has a lease besides, until they are there: leases are read first.
+    """
+    uses: set[Use] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(containers):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                names = os.listdir(containers / entry / "uses")
+                uses.update(Use(*name.split("-", 1)) for name in names)
+    return uses
+
+
 def sweep(tmp: Path, *, partials: bool = False) -> int:
     """Remove from tmp/ what commands that are gone have left.
 
@@ -178,7 +192,10 @@ def _leases(tmp: Path) -> list[Path]:
 def _locked_directory(tmp: Path) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmp))
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # as below
+            continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if is_at(fd, path):  # else another took it for dead before it was locked
             return path, fd

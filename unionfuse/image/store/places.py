@@ -6,6 +6,7 @@
     ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/, index and facts.json (unpacking.py)
     ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id, likewise
     ROOT/lock                      held while something is put to use, or is removed (lease.py)
+    ROOT/containers/               what is made of images, and what that needs (container/state.py)
     ROOT/tmp/                      what is not complete, and leases; locked by who is at work on it
 
 What is in blobs/ and layers/ is complete: it got there by one rename.
@@ -66,6 +67,11 @@ class Places:
     def tmp(self) -> Path:
         """What is not complete, and leases."""
         return self.root / "tmp"
+
+    @property
+    def containers(self) -> Path:
+        """What is made of images; each says in `uses/` what it needs."""
+        return self.root / "containers"
 
     @property
     def lock(self) -> Path:

@@ -12,7 +12,7 @@ from unionfuse.image.errors import BadReference, Corrupt, ImageError, NotFound
 from unionfuse.image.layers.limits import Limits
 from unionfuse.image.manifest import Platform
 from unionfuse.image.reference import LOCALHOST, Reference
-from unionfuse.image.store import lease, names, unpacking
+from unionfuse.image.store import lease, names
 from unionfuse.image.store.blobs import Blobs
 from unionfuse.image.store.database import Database
 from unionfuse.image.store.image import manifests_below, read_image
@@ -77,6 +77,8 @@ class Store:
         try:
             if is_new:
                 names.restore(database, places.index)
+                from unionfuse.image.store import unpacking  # takes long to load
+
                 unpacking.find_facts(store)
         except BaseException:
             store.close()
@@ -375,6 +377,8 @@ class Store:
         Raises:
             Corrupt, Malformed, Refused, StoreError: as `unpack`.
         """
+        from unionfuse.image.store import unpacking  # takes long to load
+
         return unpacking.unpack(self, layer, below, watch)
 
 

@@ -1,0 +1,302 @@
+"""Containers from the first command to the last, as root and as a plain user."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import clients, containers
+from tests.support.containers import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.clients import House
+    from tests.support.containers import Tool
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.fuse,
+    pytest.mark.root,
+    pytest.mark.once,
+    pytest.mark.timeout(120),
+]
+
+IMAGE = "localhost/busybox:1"
+FOREVER = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    base = Path(tempfile.mkdtemp(prefix="containers."))
+    base.chmod(0o755)
+    with clients.house(base) as made:
+        clients.busybox_rootfs(base)
+        yield made
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=["root", "user"])
+def tool(request: pytest.FixtureRequest, house: House) -> Iterator[Tool]:
+    with containers.tool(house, request.param, is_root=request.param == "root") as made:
+        made.run(
+            "image", "import", house.base / "busybox.tar", IMAGE,
+            "--cmd", "sh", "--env", "FROM_IMAGE=yes",
+        )  # fmt: skip
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tool: Tool) -> Iterator[None]:
+    yield
+    ids = tool.out("ps", "-aq").split()
+    if ids:
+        tool.run("rm", "-f", *ids)
+    wait_for(tool.is_clean)
+
+
+def started(tool: Tool, name: str, *options: str) -> str:
+    container = tool.out("run", "-d", "--name", name, *options, IMAGE, "sh", "-c", FOREVER)
+    wait_for(lambda: "ready" in tool.out("logs", name))
+    return container
+
+
+def test_a_command_has_its_streams_and_its_exit_code(tool: Tool) -> None:
+    script = "cat; echo error >&2; exit 3"
+    done = tool.run("run", "--rm", "-i", IMAGE, "sh", "-c", script, stdin="text\n", code=3)
+    assert (done.stdout, done.stderr) == ("text\n", "error\n")
+
+
+def test_what_can_not_be_run_has_dockers_exit_codes(tool: Tool) -> None:
+    assert "no image" in tool.run("run", "no-such-image", code=125).stderr
+    assert "nosuch" in tool.run("run", "--rm", IMAGE, "nosuch", code=127).stderr
+    assert tool.run("run", "--rm", IMAGE, "/etc/passwd", code=126).stderr.count("\n") == 1
+
+
+def test_root_of_the_container_has_all_ids_and_few_rights(tool: Tool) -> None:
+    script = (
+        "id -u; touch /f; chown 5:6 /f; stat -c %u:%g /f; grep -E 'CapEff|Seccomp:' /proc/1/status"
+    )
+    uid, owner, capabilities, seccomp = tool.out("run", "--rm", IMAGE, "sh", "-c", script).split(
+        "\n"
+    )
+    assert (uid, owner) == ("0", "5:6")
+    assert int(capabilities.split()[1], 16) & (1 << 21) == 0, "no CAP_SYS_ADMIN"
+    assert seccomp.split()[1] == "2"
+
+
+def test_options_change_what_the_image_says(tool: Tool) -> None:
+    script = "id -u; id -G; pwd; echo $FROM_IMAGE $MINE $HOME; hostname; cat /etc/hostname"
+    options = ["-u", "user", "-w", "/var/new", "-e", "MINE=1", "--hostname", "box"]
+    options += ["--entrypoint", "/bin/sh"]
+    said = tool.out("run", "--rm", *options, IMAGE, "-c", script).split("\n")
+    assert said == ["1000", "1000", "/var/new", "yes 1 /", "box", "box"]
+
+
+def test_only_loopback_is_there_unless_the_hosts_network_is_asked_for(tool: Tool) -> None:
+    def interfaces(*options: str) -> list[str]:
+        return tool.out("run", "--rm", *options, IMAGE, "ls", "/sys/class/net").split()
+
+    assert interfaces() == ["lo"]
+    assert interfaces("--network", "host") == sorted(os.listdir("/sys/class/net"))
+
+
+def test_volumes_and_tmpfs_are_there_and_what_is_read_only_is_not_written(tool: Tool) -> None:
+    shared = tool.base / "home" / "shared"
+    shared.mkdir(exist_ok=True)
+    shared.chmod(0o777)
+    (shared / "given").write_text("given\n")
+    script = (
+        "cat /ro/given; echo x > /rw/made; echo y > /t/f; for f in /f /ro/f; do echo 1 > $f; done"
+    )
+    done = tool.run(
+        "run", "--rm", "--read-only", "-v", f"{shared}:/ro:ro", "-v", f"{shared}:/rw", "--tmpfs",
+        "/t:size=1m", IMAGE, "sh", "-c", script, code=1,
+    )  # fmt: skip
+    assert done.stdout == "given\n"
+    assert done.stderr.count("Read-only file system") == 2
+    assert (shared / "made").read_text() == "x\n"
+
+
+def test_a_detached_container_lives_until_it_is_stopped_and_keeps_its_files(tool: Tool) -> None:
+    container = started(tool, "web")
+    assert tool.out("ps", "-q", "--no-trunc") == container
+    assert "taken" in tool.run("run", "-d", "--name", "web", IMAGE, code=125).stderr
+    assert tool.out("exec", "web", "sh", "-c", "echo kept > /file; hostname") == container[:12]
+    tool.run("exec", "web", "sh", "-c", "exit 4", code=4)
+    assert tool.out("exec", "-i", "-u", "user", container[:5], "cat", stdin="in") == "in"
+    assert "running" in tool.run("rm", "web", code=1).stderr
+    tool.run("stop", "web")
+    assert tool.state("web")["exit_code"] == 5
+    assert tool.out("logs", "web").split() == ["ready", "bye"]
+    assert tool.out("ps", "-q") == ""
+    assert "not running" in tool.run("exec", "web", "true", code=125).stderr
+    tool.run("start", "web")
+    assert tool.out("exec", "web", "cat", "/file") == "kept"
+    tool.run("rm", "-f", "web")
+    assert "no such container: web" in tool.run("logs", "web", code=1).stderr
+
+
+def test_a_container_that_does_not_obey_is_killed(tool: Tool) -> None:
+    tool.run("run", "-d", "--name", "deaf", IMAGE, "sh", "-c", "trap '' TERM; sleep 100 & wait")
+    before = time.monotonic()
+    tool.run("stop", "-t", "0.2", "deaf")
+    assert time.monotonic() - before < 10
+    assert tool.state("deaf")["exit_code"] == 137
+
+
+def test_files_are_copied_in_and_out_by_dockers_rules(tool: Tool, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for directory in tmp_path.parents:  # the user has to get there
+        if directory.owner() == "root" and directory != Path("/") and directory != Path("/tmp"):
+            directory.chmod(directory.stat().st_mode | 0o755)
+    source = tmp_path / "dir"
+    source.mkdir()
+    (source / "file").write_text("copied\n")
+    (source / "link").symlink_to("file")
+    started(tool, "box")
+    tool.run("cp", source, "box:/srv")  # not there: becomes it
+    tool.run("cp", source, "box:/tmp")  # there: goes into it
+    assert tool.out("exec", "box", "cat", "/srv/file", "/tmp/dir/link") == "copied\ncopied"
+    tool.run("stop", "-t", "0", "box")
+    tool.run("cp", f"{source}/.", "box:/root")
+    tool.run("cp", "box:/root/.", tmp_path / "back")
+    assert (tmp_path / "back/file").read_text() == "copied\n"
+    assert os.readlink(tmp_path / "back/link") == "file"
+    assert "nosuch" in tool.run("cp", "box:/nosuch", tmp_path, code=1).stderr
+
+
+def test_a_symlink_of_the_container_leads_nowhere_outside_of_it(tool: Tool) -> None:
+    outside = tool.base / "home" / "outside"
+    outside.mkdir(exist_ok=True)
+    outside.chmod(0o777)
+    tool.run("run", "--name", "trap", IMAGE, "ln", "-s", str(outside), "/way")
+    tool.run("cp", "/etc/hostname", "trap:/way/stolen", code=1)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_container_moves_to_another_store_with_its_files(tool: Tool) -> None:
+    script = """
+        echo new > /new; rm /etc/group; mkdir -p /d/e; chown 7:8 /d/e; chmod 4755 /new
+        ln /new /d/hard; ln -s ../new /d/soft; mv /var /moved; touch -d @1000000000 /old
+    """
+    tool.run("run", "--name", "work", IMAGE, "sh", "-euc", script)
+    changed = tool.out("diff", "work").split("\n")
+    assert {"D /etc/group", "A /new", "C /etc", "D /var"} <= set(changed)
+    assert not [line for line in changed if "hosts" in line or "proc" in line]
+    show = "find / -xdev ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' ! -path '/etc/[hr]*'"
+    show += " | sort | xargs stat -c '%n %F %a %u:%g %Y %h'; cat /new /d/hard /d/soft"
+    before = tool.out("run", "--rm", _commit(tool), "sh", "-c", show)
+    archive = tool.base / "home" / "saved.tar"
+    tool.run("image", "save", "localhost/moved:1", "-o", archive)
+    second = tool.base / "home" / "second"
+    tool.run("image", "load", archive, root=second)
+    after = tool.out("run", "--rm", "localhost/moved:1", "sh", "-c", show, root=second)
+    assert after == before
+    assert "/d/e directory 755 7:8" in after
+    assert after.endswith("new\nnew\nnew")
+    names = subprocess.run(
+        ["tar", "-t"], input=subprocess.run(tool.command("export", "work"), capture_output=True,
+        check=True).stdout, capture_output=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert b"d/e/" in names
+    assert b"etc/group" not in names
+
+
+def _commit(tool: Tool) -> str:
+    tool.run("commit", "work", "localhost/moved:1")
+    return "localhost/moved:1"
+
+
+def test_layers_stay_as_long_as_a_container_needs_them(tool: Tool) -> None:
+    tool.run("image", "tag", IMAGE, "localhost/other:1")
+    started(tool, "box")
+    for name in (IMAGE, "localhost/other:1"):
+        tool.run("image", "rm", name)
+    tool.run("image", "gc")
+    tool.run("stop", "-t", "0", "box")
+    tool.run("start", "box")
+    assert tool.out("exec", "box", "cat", "/etc/hostname")
+    tool.run("commit", "box", IMAGE)
+
+
+@pytest.mark.parametrize("victim", ["conmon_pid", "daemon_pid", "pid"])
+def test_a_killed_helper_ends_its_container_and_leaves_nothing(tool: Tool, victim: str) -> None:
+    started(tool, "box")
+    state = tool.state("box")
+    os.kill(state[victim], signal.SIGKILL)
+    wait_for(lambda: tool.state("box")["status"] == "exited")
+    assert tool.state("box")["exit_code"] == 137
+    wait_for(lambda: not tool.processes())
+    tool.run("start", "box")
+    tool.run("exec", "box", "true")
+
+
+def test_a_container_whose_command_was_killed_goes_on_and_is_removed_at_its_end(
+    tool: Tool,
+) -> None:
+    with tool.start("run", "--rm", "--name", "box", IMAGE, "sh", "-c", FOREVER) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "ready\n"
+        command.kill()
+    assert tool.out("exec", "box", "echo", "alive") == "alive"
+    tool.run("stop", "box")
+    assert tool.out("ps", "-aq") == ""
+
+
+def test_signals_go_to_the_container(tool: Tool) -> None:
+    with tool.start("run", "--rm", IMAGE, "sh", "-c", FOREVER) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "ready\n"
+        command.terminate()
+        assert command.stdout.read() == "bye\n"
+        assert command.wait(20) == 5
+
+
+def test_a_terminal_is_passed_on(tool: Tool) -> None:
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execvp("nsenter", tool.command("run", "--rm", "-it", IMAGE, "sh", "-c", "tty; cat"))
+    said = b""
+    while b"/dev/pts/0" not in said:
+        assert select.select([fd], [], [], 20)[0], said
+        said += os.read(fd, 1000)
+    os.write(fd, b"typed\n\x04")
+    while True:
+        try:
+            data = os.read(fd, 1000)
+        except OSError:  # the terminal is closed
+            break
+        if not data:
+            break
+        said += data
+    os.close(fd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert said.count(b"typed") == 2, "once echoed, once by cat"
+
+
+def test_limits_are_roots_to_set(tool: Tool) -> None:
+    script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max"
+    command = ["run", "--rm", "--memory", "64m", "--pids-limit", "50", IMAGE, "sh", "-c", script]
+    if tool.is_root:
+        assert tool.out(*command) == str(64 << 20)
+    else:
+        assert "need root" in tool.run(*command, code=125).stderr
+
+
+def test_prune_removes_what_does_not_run(tool: Tool) -> None:
+    running = started(tool, "running")
+    tool.run("run", "--name", "ended", IMAGE, "true")
+    ended = tool.state("ended")["id"]
+    assert tool.out("prune") == ended
+    assert tool.out("ps", "-aq", "--no-trunc") == running

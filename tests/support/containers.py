@@ -1,0 +1,135 @@
+"""Run `unionfuse` on containers, as root or as a plain user, in a house of `clients`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support.clients import UID, USER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.clients import House
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Tool:
+    """`unionfuse` of one user, with a store of its own.
+
+    Attributes:
+        base: a directory of the user's.
+        is_root: whether it runs as root.
+    """
+
+    house: House
+    base: Path
+    is_root: bool
+
+    @property
+    def root(self) -> Path:
+        """The store."""
+        return self.base / "store"
+
+    def command(self, *arguments: str | Path, root: Path | None = None) -> list[str]:
+        """Return the command that runs `unionfuse` with these arguments."""
+        environment = {
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+            "HOME": str(self.base / "home"),
+            "XDG_RUNTIME_DIR": str(self.base / "runtime"),
+            "PYTHONPATH": str(REPOSITORY),
+            "UNIONFUSE_ROOT": str(root or self.root),
+            "LC_ALL": "C.UTF-8",
+            "TERM": "dumb",
+        }
+        who = [] if self.is_root else [
+            "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--inh-caps=-all",
+        ]  # fmt: skip
+        assigned = [f"{key}={value}" for key, value in environment.items()]
+        where = ["env", "-C", str(self.base), "-i", *assigned]
+        program = [sys.executable, "-m", "unionfuse"]
+        return self.house.enter(*where, *who, *program, *map(str, arguments))
+
+    def run(
+        self, *arguments: str | Path, stdin: str = "", code: int | None = 0, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command; `code` is the exit code that it has to have, None: any."""
+        done = subprocess.run(
+            self.command(*arguments, **options),
+            input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT,
+        )  # fmt: skip
+        if code is not None:
+            said = f"{' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}{done.stderr}"
+            assert done.returncode == code, said
+        return done
+
+    def out(self, *arguments: str | Path, **options: Any) -> str:
+        """Run a command; return what it prints, without the last newline."""
+        return self.run(*arguments, **options).stdout.removesuffix("\n")
+
+    def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+        """Begin a command, whose output goes to a pipe."""
+        return subprocess.Popen(
+            self.command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            **options,
+        )  # fmt: skip
+
+    def state(self, name: str) -> dict[str, Any]:
+        """Return what `inspect` tells of a container."""
+        found: list[dict[str, Any]] = json.loads(self.out("inspect", name))
+        return found[0]
+
+    def processes(self) -> list[int]:
+        """Return the processes that have the store on their command line or in their variables."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+                if os.fsencode(self.root) in told:
+                    found.append(int(process.name))
+        return found
+
+    def is_clean(self) -> bool:
+        """Tell whether no container, and no process or mount of one, is left."""
+        containers = self.root / "containers"
+        names = set(os.listdir(containers)) - {"names"} if containers.exists() else set()
+        named = os.listdir(containers / "names") if (containers / "names").exists() else []
+        mounts = Path(f"/proc/{self.house.pid}/mountinfo").read_text()
+        return not (names or named or self.processes() or str(self.root) in mounts)
+
+
+@contextlib.contextmanager
+def tool(house: House, name: str, *, is_root: bool) -> Iterator[Tool]:
+    """Make a directory for a user and yield its `unionfuse`; no container outlives the block."""
+    base = house.base / name
+    for directory in (base, base / "home", base / "runtime"):
+        directory.mkdir(mode=0o755)
+    if not is_root:
+        subprocess.run(["chown", "-R", f"{UID}:{UID}", base], check=True, timeout=30)
+    made = Tool(house, base, is_root)
+    try:
+        yield made
+    finally:
+        ids = made.out("ps", "-aq", code=None).split()
+        if ids:
+            made.run("rm", "-f", *ids, code=None)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    """Wait until `condition()` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it never came: {condition}"
+        time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""The commands about containers: one file a command, each with a `command`."""

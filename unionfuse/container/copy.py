@@ -1,0 +1,187 @@
+"""Copy files between the host and a container, as tars through a pipe.
+
+The side of the container is read and written by a child that has the container's root for its
+own: whatever symlinks are in there, or are put there meanwhile by the container, lead nowhere
+else. What comes out of a container is taken with the care that a stranger's tar needs.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from unionfuse.container.errors import ContainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_TOP = "copied"  # what is copied has this name while it is on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """What is copied, and how.
+
+    Attributes:
+        source, target: paths, of the host or of the container.
+        owners: whether owners are kept; else the files are root's, or the user's on the host.
+        follow: whether a symlink that is named is followed.
+    """
+
+    source: str
+    target: str
+    owners: bool = False
+    follow: bool = False
+
+
+def into(root: Path, copying: Copying) -> None:
+    """Copy from the host to the container whose root is mounted at `root`.
+
+    Raises:
+        ContainerError: if that is not possible, with the path and the cause.
+    """
+    reader, writer = os.pipe()
+    child = _in_root(root, lambda: receive(reader, copying), closing=writer)
+    os.close(reader)
+    _both(lambda: send(writer, copying), writer, child)
+
+
+def out_of(root: Path, copying: Copying) -> None:
+    """Copy from the container whose root is mounted at `root` to the host.
+
+    Raises:
+        ContainerError: if that is not possible, with the path and the cause.
+    """
+    reader, writer = os.pipe()
+    # a relative path is meant from the container's root
+    inside = replace(copying, source=os.path.join("/", copying.source))
+    child = _in_root(root, lambda: send(writer, inside), closing=reader)
+    os.close(writer)
+    _both(lambda: receive(reader, copying), reader, child)
+
+
+def send(fd: int, copying: Copying) -> None:
+    """Write what is to be copied to `fd` as a tar.
+
+    Raises:
+        ContainerError: if it can not be read.
+    """
+    source = copying.source
+    contents_only = PurePath(source).name == "" or source.endswith(("/.", "/"))
+    path = os.path.realpath(source) if copying.follow else source.rstrip("/") or "/"
+    try:
+        if contents_only and not os.path.isdir(path):
+            raise NotADirectoryError(20, "Not a directory")
+        with open(fd, "wb", closefd=False) as pipe, tarfile.open(fileobj=pipe, mode="w|") as tar:
+            tar.add(path, _TOP)
+    except BrokenPipeError:  # the other side says why
+        return
+    except OSError as err:
+        raise ContainerError(f"{err.filename or source}: {err.strerror}") from None
+
+
+def receive(fd: int, copying: Copying) -> None:
+    """Take a tar from `fd` to where it is to be copied, by docker's rules for names.
+
+    Raises:
+        ContainerError: if it can not be written there.
+    """
+    try:
+        with open(fd, "rb", closefd=False) as pipe, tarfile.open(fileobj=pipe, mode="r|") as tar:
+            place: tuple[str, str] | None = None
+            for member in tar:
+                if place is None:
+                    place = _place(copying, is_dir=member.isdir())
+                _extract(tar, member, place, owners=copying.owners)
+    except tarfile.ReadError:  # the other side says why
+        return
+    except (tarfile.TarError, OSError) as err:
+        problem = getattr(err, "strerror", None) or str(err)
+        where = getattr(err, "filename", None) or copying.target
+        raise ContainerError(f"{where}: {problem}") from None
+
+
+def _place(copying: Copying, *, is_dir: bool) -> tuple[str, str]:
+    """Return the directory and the name that what is copied gets."""
+    source, target = copying.source, copying.target or "."
+    plain = target.rstrip("/") or "/"
+    contents = source.endswith("/.") or PurePath(source).name == ""
+    if os.path.isdir(plain):
+        if is_dir and contents:
+            return plain, "."
+        return plain, PurePath(source).name
+    if target.endswith("/") and not is_dir:
+        raise FileNotFoundError(2, "no such directory", target)
+    if is_dir and os.path.exists(plain):
+        raise NotADirectoryError(20, "a directory can not be copied over a file", target)
+    parent, name = os.path.split(plain)
+    if not os.path.isdir(parent or "."):
+        raise FileNotFoundError(2, "no such directory", parent)
+    return parent or ".", name
+
+
+def _extract(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, place: tuple[str, str], *, owners: bool
+) -> None:
+    directory, name = place
+    member.name = os.path.normpath(os.path.join(name, member.name[len(_TOP) :].lstrip("/")))
+    if member.islnk():
+        member.linkname = os.path.normpath(
+            os.path.join(name, member.linkname[len(_TOP) :].lstrip("/"))
+        )
+    if not owners:
+        member.uid, member.gid = os.geteuid(), os.getegid()
+    member.uname = member.gname = ""
+    tar.extract(member, directory, numeric_owner=True, filter=_kept_below)
+
+
+def _kept_below(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Refuse what would be written outside; the rest is kept as it is, setuid too."""
+    tarfile.tar_filter(member, path)
+    return member
+
+
+def _in_root(root: Path, work: Callable[[], None], *, closing: int) -> tuple[int, int]:
+    """Do `work` in a child whose root is `root`; return its pid, and where it tells a failure."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    text = ""
+    try:
+        os.close(reader)
+        os.close(closing)
+        os.chroot(root)
+        os.chdir("/")
+        work()
+    except ContainerError as err:
+        text = str(err)
+    except BaseException as err:
+        text = f"{type(err).__name__}: {err}"
+    finally:
+        os.write(writer, os.fsencode(text))
+        os._exit(0)
+
+
+def _both(work: Callable[[], None], pipe: int, child: tuple[int, int]) -> None:
+    """Do our side, then see how the child's went; its failure is told before ours."""
+    own: ContainerError | None = None
+    try:
+        work()
+    except ContainerError as err:
+        own = err
+    finally:
+        os.close(pipe)
+        pid, failure = child
+        with open(failure, "rb") as answer:
+            text = os.fsdecode(answer.read())
+        os.waitpid(pid, 0)
+    if text:
+        raise ContainerError(text)
+    if own is not None:
+        raise own

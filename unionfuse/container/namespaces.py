@@ -1,0 +1,171 @@
+"""The namespaces of a container's helpers: of mounts, and of users where we are not root.
+
+The mount of a container is in a mount namespace of its own, which lives as long as the processes
+in it: the mount's daemon, conmon, the runtime. When they are gone, killed or by a power failure,
+nothing of it is left in anybody's table of mounts. A later command that needs the mount joins.
+
+An unprivileged user becomes root of a user namespace. That is done in this process, without
+another exec: a child that stays outside runs newuidmap(1), which is setuid root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import shutil
+
+from unionfuse.container import ids
+from unionfuse.container.errors import ContainerError
+from unionfuse.syscalls import mount as sys_mount
+from unionfuse.syscalls.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
+
+_ALL_IDS = ["0", "0", "4294967295"]
+NO_NAMESPACE = "UNIONFUSE_NO_USERNS"  # set: no subordinate ids, as in `unionfuse image`
+_TOOLS = ("newuidmap", "newgidmap")
+
+
+def in_user_namespace() -> bool:
+    """Tell whether this process is in a user namespace that has not all ids."""
+    with open("/proc/self/uid_map") as uid_map:
+        return uid_map.read().split() != _ALL_IDS
+
+
+def has_ids() -> bool:
+    """Tell whether there is another id than root's."""
+    return highest_id("uid") > 0
+
+
+def highest_id(kind: str) -> int:
+    """Return the highest uid or gid that there is for this process."""
+    with open(f"/proc/self/{kind}_map") as id_map:
+        return ids.highest(id_map.read())
+
+
+def enter() -> None:
+    """Give this process a mount namespace of its own; be root of a user namespace if not root.
+
+    Unmounts outside go on to be seen inside, or else a container would keep disks busy.
+
+    Raises:
+        ContainerError: if the kernel or newuidmap refuse.
+    """
+    try:
+        if os.geteuid() == 0:
+            unshare(CLONE_NEWNS)
+        else:
+            _become_root()
+        sys_mount.mount(b"", b"/", b"", sys_mount.MS_REC | sys_mount.MS_SLAVE, b"")
+    except OSError as err:
+        raise ContainerError(_problem(err)) from None
+
+
+def enter_users() -> None:
+    """Be root of a user namespace if not root, so that files of other ids can be handled."""
+    if os.geteuid() != 0:
+        enter()
+
+
+def join(pid: int) -> None:
+    """Enter the namespaces of a container's helper.
+
+    Raises:
+        ContainerError: if it is gone.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+        try:
+            flags = CLONE_NEWNS | (0 if os.geteuid() == 0 else CLONE_NEWUSER)
+            setns(pidfd, flags)
+        finally:
+            os.close(pidfd)
+    except ProcessLookupError:
+        raise ContainerError("the container has just ended") from None
+    except OSError as err:
+        raise ContainerError(f"cannot enter the container's namespaces: {err.strerror}") from None
+    if os.geteuid() != 0:
+        os.setgid(0)
+        os.setuid(0)
+
+
+def _become_root() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    maps = _maps(uid, gid)
+    unshared, written = os.pipe(), os.pipe()
+    parent = os.getpid()
+    helper = os.fork()
+    if helper == 0:
+        _write_maps(parent, maps, (unshared, written))
+    for fd in (unshared[0], written[1]):
+        os.close(fd)
+    try:
+        unshare(CLONE_NEWUSER | CLONE_NEWNS)
+        os.write(unshared[1], b"x")
+    finally:
+        os.close(unshared[1])
+        with open(written[0], "rb") as pipe:
+            problem = pipe.read()
+        os.waitpid(helper, 0)
+    if problem:
+        raise ContainerError(os.fsdecode(problem))
+    # What the ids outside were is mapped to 0 already; the supplementary groups go.
+    if any(len(mapped) > 1 for mapped in maps):
+        os.setgroups([])
+
+
+def _maps(uid: int, gid: int) -> list[list[ids.IdRange]]:
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    users = ids.subordinate(ids.read(ids.SUBUID), user, uid)
+    groups = ids.subordinate(ids.read(ids.SUBGID), user, uid)
+    unwanted = os.environ.get(NO_NAMESPACE)
+    if unwanted or not (users and groups and all(map(shutil.which, _TOOLS))):
+        users = groups = []
+    return [ids.mapping(uid, users), ids.mapping(gid, groups)]
+
+
+def _write_maps(
+    pid: int, maps: list[list[ids.IdRange]], pipes: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    """Be the helper outside: when `pid` is in its namespace, give it its ids; never return."""
+    (go, go_writer), (_, answer) = pipes
+    os.close(go_writer)
+    problem = ""
+    try:
+        if os.read(go, 1):
+            problem = _map_ids(pid, maps)
+    except OSError as err:
+        problem = f"the ids of the user namespace can not be set: {err.strerror}"
+    finally:
+        os.write(answer, os.fsencode(problem))
+        os._exit(0)
+
+
+def _map_ids(pid: int, maps: list[list[ids.IdRange]]) -> str:
+    if all(len(mapped) == 1 for mapped in maps):
+        with open(f"/proc/{pid}/setgroups", "w") as setgroups:
+            setgroups.write("deny")
+        for kind, mapped in zip(("uid", "gid"), maps, strict=True):
+            with open(f"/proc/{pid}/{kind}_map", "w") as id_map:
+                id_map.write(" ".join(ids.arguments(mapped)))
+        return ""
+    import subprocess  # in this child alone: it takes long to load
+
+    for tool, mapped in zip(_TOOLS, maps, strict=True):
+        command = [tool, str(pid), *ids.arguments(mapped)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            return f"{tool}: {said.removeprefix(f'{tool}: ')}"
+    return ""
+
+
+def _problem(err: OSError) -> str:
+    if err.errno in (errno.EPERM, errno.ENOSPC, errno.EINVAL, errno.EUSERS):
+        return (
+            f"no namespace for the container: {err.strerror}; are user namespaces turned off "
+            "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)?"
+        )
+    return f"no namespace for the container: {err.strerror}"
