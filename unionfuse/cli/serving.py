@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from unionfuse.fuse.overlay_words import LayerWords
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
+class Serving(NamedTuple):
     """How a mount is to be served, as the command line has it; see `MountPlan`.
 
     Attributes:
@@ -108,7 +106,7 @@ def serving_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(options: tuple[str, ...], **others: Any) -> None:  # noqa: ANN401 - of any command
-        named = {name: others.pop(name) for name in Serving.__slots__ if name in others}
+        named = {name: others.pop(name) for name in Serving._fields if name in others}
         command(serving=Serving(texts=options, **named), **others)
 
     for option in reversed(_OPTIONS):
