@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from tests.support.commands import command, unionfuse, wait_until
@@ -26,6 +27,7 @@ from tests.support.mounts import (
 )
 from tests.support.sessions import session_option
 from tests.support.users import NOBODY, as_plain_user, in_private_mounts
+from unionfuse.cli.group import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -374,7 +376,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("words", "completed"),
         [
-            (["unionfuse", ""], {"check", "convert", "diff", "ls", "mount", "umount"}),
+            (["unionfuse", ""], set(cli.list_commands(click.Context(cli)))),
             (["unionfuse", "mount", "--re"], {"--read-only"}),
             (["unionfuse", "umount", "--l"], {"--lazy"}),
         ],
