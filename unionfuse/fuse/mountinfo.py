@@ -33,12 +33,13 @@ def mounts() -> list[Mount]:
     return _mounts_of("self")
 
 
-def holder_of(device: bytes) -> int | None:
-    """Return a process that has filesystem `device` mounted in another mount namespace than ours.
+def holders_of(device: bytes) -> list[int]:
+    """Return a process of each other mount namespace that has filesystem `device` mounted.
 
-    None if there is none, or none that this process may look at.
+    Those that this process may not look at are left out.
     """
     seen = {os.readlink(f"{_PROC}/self/ns/mnt")}
+    found = []
     for name in os.listdir(_PROC):
         if not name.isdigit():
             continue
@@ -46,9 +47,17 @@ def holder_of(device: bytes) -> int | None:
             namespace = os.readlink(f"{_PROC}/{name}/ns/mnt")
             if namespace not in seen:
                 seen.add(namespace)
-                if any(mount.device == device for mount in _mounts_of(name)):
-                    return int(name)
-    return None
+                if is_mounted_for(int(name), device):
+                    found.append(int(name))
+    return found
+
+
+def is_mounted_for(pid: int, device: bytes) -> bool:
+    """Tell whether a process that is there, and may be looked at, has `device` mounted."""
+    try:
+        return any(mount.device == device for mount in _mounts_of(str(pid)))
+    except OSError:
+        return False
 
 
 def _mounts_of(process: str) -> list[Mount]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
+from typing import NamedTuple
 
 from unionfuse.fuse import mountinfo, mounting, table
 from unionfuse.fuse.errors import MountError
@@ -35,37 +37,56 @@ def unmount_and_wait(mountpoint: bytes, *, lazy: bool) -> str | None:
     except ProcessLookupError:
         pidfd = -1
     try:
+        waits = pidfd >= 0 and not lazy
+        # Before: when the filesystem has gone, another one can get its number.
+        others = _Others.of(path, os.fsencode(record.device)) if waits else None
         mounting.unmount(path, lazy=lazy)
-        return None if lazy or pidfd < 0 else _wait(pidfd, record)
+        return None if others is None else _wait(pidfd, record.pid, others)
     finally:
         if pidfd >= 0:
             os.close(pidfd)
 
 
-def _wait(pidfd: int, record: table.MountRecord) -> str | None:
+class _Others(NamedTuple):
+    """Where else a filesystem is mounted.
+
+    Attributes:
+        device: its number.
+        mountpoints: in this namespace.
+        pids: of processes, each in another one.
+    """
+
+    device: bytes
+    mountpoints: frozenset[bytes]
+    pids: list[int]
+
+    @classmethod
+    def of(cls, mountpoint: bytes, device: bytes) -> _Others:
+        """Look where else `device`, which is mounted on `mountpoint`, is."""
+        here = (mount.mountpoint for mount in mountinfo.mounts() if mount.device == device)
+        return cls(device, frozenset(here) - {mountpoint}, mountinfo.holders_of(device))
+
+    def still(self) -> str | None:
+        """Return where it is still, in words; None if nowhere."""
+        for mount in mountinfo.mounts():
+            if mount.device == self.device and mount.mountpoint in self.mountpoints:
+                return f"it is mounted on {os.fsdecode(mount.mountpoint)} too"
+        for pid in self.pids:
+            if mountinfo.is_mounted_for(pid, self.device):
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
+                    return f"process {pid} ({file.read().strip()}) has it in its mount namespace"
+        return None
+
+
+def _wait(pidfd: int, daemon: int, others: _Others) -> str | None:
     deadline = time.monotonic() + _DAEMON_SECONDS
     while not select.select([pidfd], [], [], _LOOK_SECONDS)[0]:
-        elsewhere = _elsewhere(os.fsencode(record.device))
-        if elsewhere is not None:
-            return f"{elsewhere}; daemon {record.pid} and its upper are in use until that ends"
+        still = others.still()
+        if still is not None:
+            return f"{still}; daemon {daemon} and its upper are in use until that ends"
         if time.monotonic() > deadline:
-            raise MountError(f"unmounted, but its daemon {record.pid} does not end")
+            raise MountError(f"unmounted, but its daemon {daemon} does not end")
     return None
-
-
-def _elsewhere(device: bytes) -> str | None:
-    for mount in mountinfo.mounts():
-        if mount.device == device:
-            return f"it is mounted on {os.fsdecode(mount.mountpoint)} too"
-    pid = mountinfo.holder_of(device)
-    if pid is None:
-        return None
-    try:
-        with open(f"/proc/{pid}/comm") as file:
-            name = file.read().strip()
-    except OSError:  # it has just ended
-        return None
-    return f"process {pid} ({name}) has it in its mount namespace"
 
 
 def _resolve(mountpoint: bytes) -> bytes:

@@ -36,12 +36,12 @@ def process(proc, pid, namespace, device):
     (proc / pid / "mountinfo").write_text(f"{line}\n")
 
 
-def test_the_holder_of_a_filesystem_is_one_with_another_namespace(tmp_path, monkeypatch):
+def test_holders_of_a_filesystem_are_those_with_another_namespace(tmp_path, monkeypatch):
     process(tmp_path, "self", 1, "0:7")
     process(tmp_path, "10", 1, "0:7")
     process(tmp_path, "11", 2, "0:8")
     process(tmp_path, "12", 3, "0:7")
     (tmp_path / "13").mkdir()  # has just ended
     monkeypatch.setattr(mountinfo, "_PROC", tmp_path)
-    assert mountinfo.holder_of(b"0:7") == 12
-    assert mountinfo.holder_of(b"0:9") is None
+    assert mountinfo.holders_of(b"0:7") == [12]
+    assert mountinfo.holders_of(b"0:9") == []
