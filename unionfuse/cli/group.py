@@ -19,7 +19,7 @@ Exit codes:
 Shell completion, for bash (zsh and fish likewise):
   eval "$(_UNIONFUSE_COMPLETE=bash_source unionfuse)"
 """
-COMMANDS = ("mount", "umount", "ls", "check", "convert", "diff", "image", "snapshotter")
+COMMANDS = ("mount", "umount", "ls", "check", "convert", "diff", "image", "build", "snapshotter")
 CONTAINER_COMMANDS = (
     "commit", "cp", "exec", "export", "inspect", "logs", "prune", "ps", "rm", "run", "start",
     "stop",

@@ -96,19 +96,24 @@ def fresh_runtime(container: Container) -> Runtime:
 
 def setting_of(container: Container) -> bundle.Setting:
     """Return what the machine gives to this container."""
+    return setting(str(container.merged), container.record.hostname, container.id)
+
+
+def setting(rootfs: str, hostname: str, container_id: str) -> bundle.Setting:
+    """Return what the machine gives to a container with its root filesystem at `rootfs`."""
     mapped = namespaces.in_user_namespace()
-    setting = bundle.Setting(
-        rootfs=str(container.merged),
-        hostname=container.record.hostname,
+    found = bundle.Setting(
+        rootfs=rootfs,
+        hostname=hostname,
         user_namespace=mapped,
-        cgroups_path=None if mapped else f"{oci.CGROUP}/{container.id}",
+        cgroups_path=None if mapped else f"{oci.CGROUP}/{container_id}",
         cgroup_namespace=not mapped and oci.has_cgroup_v2(),
         seccomp=_seccomp(),
     )
     if mapped:
         highest = namespaces.highest_id("uid"), namespaces.highest_id("gid")
-        setting = replace(setting, highest_uid=highest[0], highest_gid=highest[1])
-    return setting
+        found = replace(found, highest_uid=highest[0], highest_gid=highest[1])
+    return found
 
 
 def user_of(container: Container, text: str = "") -> User:

@@ -18,6 +18,7 @@ from unionfuse.image.digest import Digest
 from unionfuse.image.errors import ImageError, NotFound, StoreError
 from unionfuse.image.manifest import Descriptor, Manifest
 from unionfuse.image.store import lease
+from unionfuse.image.store.build_cache import BuildCache
 from unionfuse.image.store.image import directory_name, read_document, read_image
 
 if TYPE_CHECKING:
@@ -75,11 +76,14 @@ class _Marks:
             self.layers.add(directory_name(layer.chain_id, is_chain=True))
 
 
-def collect(store: Store, *, partials: bool = True, dry_run: bool = False) -> Collected:
+def collect(
+    store: Store, *, partials: bool = True, build_cache: bool = False, dry_run: bool = False
+) -> Collected:
     """Remove what is not in use; other commands may go on meanwhile.
 
     Args:
         partials: also what is left of transfers that were cut, and would be taken up.
+        build_cache: also the layers that builds keep for their next time.
         dry_run: only say what would be removed.
 
     Raises:
@@ -89,6 +93,9 @@ def collect(store: Store, *, partials: bool = True, dry_run: bool = False) -> Co
     places = store.places
     with lease.locked(places.lock, fcntl.LOCK_EX):
         marks = _mark(store)
+        cache = BuildCache(places.root)
+        if not build_cache:
+            _mark_cached(marks, cache)
         blobs = [blob for blob in store.blobs if blob not in marks.blobs]
         directories = sorted(set(os.listdir(places.layers)) - marks.layers)
         size = sum(store.blobs.path(blob).stat().st_size for blob in blobs)
@@ -97,6 +104,8 @@ def collect(store: Store, *, partials: bool = True, dry_run: bool = False) -> Co
         if dry_run:
             return Collected(blobs, directories, size)
         dead = Path(tempfile.mkdtemp(prefix="dead-", dir=places.tmp))
+        if build_cache:
+            cache.clear()
         # Locked, or the sweep of another command would empty it at the same time.
         with lease.locked(dead, fcntl.LOCK_EX), store.database.transaction():
             for blob in blobs:
@@ -128,6 +137,14 @@ def _mark(store: Store) -> _Marks:
     except ImageError as err:
         raise StoreError(f"{err}; nothing is removed: see `unionfuse image verify`") from None
     return marks
+
+
+def _mark_cached(marks: _Marks, cache: BuildCache) -> None:
+    for record in cache.records():
+        if record.descriptor and record.diff_id and record.chain_id:
+            marks.blobs.add(record.descriptor.digest)
+            marks.layers.add(directory_name(record.diff_id))
+            marks.layers.add(directory_name(record.chain_id, is_chain=True))
 
 
 def _mark_leased(marks: _Marks, uses: set[Use]) -> None:
