@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unionfuse.build.sources import Tree
     from unionfuse.image.layers.compression import Compression
 
-EPILOG = r"""\b
+EPILOG = """\b
 CONTEXT is the directory that COPY and ADD take files from. A file .dockerignore in it, or one
 beside the Dockerfile as FILE.dockerignore, says what they leave out.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FINDINGS_LEFT = 4  # as fsck(8)
 
-EPILOG = r"""\b
+EPILOG = """\b
 Examples:
   unionfuse check --lower top:bottom upper
   unionfuse check --lower top:bottom --repair upper

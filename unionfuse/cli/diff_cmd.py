@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unionfuse.layer.stack import LayerStack
     from unionfuse.offline.diff import Change
 
-EPILOG = r"""\b
+EPILOG = """\b
 Each line is a letter and a path; parents come first:
   A  added
   C  changed, or a directory in which something changed

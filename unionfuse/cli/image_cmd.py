@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import click
 
-EPILOG = r"""\b
+EPILOG = """\b
 REF is NAME[:TAG] or HOST[:PORT]/NAME[:TAG][@DIGEST] as docker has it, or an id, or the first
 digits of one.
 

@@ -14,11 +14,11 @@ from unionfuse.fuse.words import parse_words
 
 IMAGE = "image:"  # before the name of an image, in place of lowers
 
-EPILOG = r"""\b
+EPILOG = """\b
 Examples:
   unionfuse mount lower upper mnt            one lower layer
   unionfuse mount top:middle:bottom up mnt   several, the leftmost on top
-  unionfuse mount 'a\:b' up mnt              a layer with a colon in its name
+  unionfuse mount 'a\\:b' up mnt              a layer with a colon in its name
   unionfuse mount --read-only l1:l2 mnt      nothing to write to
   unionfuse mount -o noatime,nosuid,volatile lower up mnt
   unionfuse mount image:debian:12 up mnt     the layers of an image

@@ -17,7 +17,7 @@ _OF_FSTAB = frozenset(
     {"auto", "noauto", "user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup"}
     | {"nofail", "_netdev"}
 )
-EPILOG = r"""\b
+EPILOG = """\b
 In fstab(5):
   unionfuse /mnt fuse.unionfuse lowerdir=/a:/b,upperdir=/up,workdir=/work 0 0
   /a:/b     /mnt fuse.unionfuse ro 0 0

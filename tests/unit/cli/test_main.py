@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -16,6 +17,7 @@ from unionfuse.cli.group import cli
 from unionfuse.fuse import unmounting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from click.testing import Result
@@ -199,3 +201,20 @@ def test_the_mounts_are_told_as_json() -> None:
     result = run("ls", "--json")
     assert result.exit_code == 0
     assert isinstance(json.loads(result.stdout), list)
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command, those of groups below it too."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands(cli)), ids=" ".join)
+def test_examples_in_help_keep_their_lines(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"]).output
+    assert "\\b" not in shown
+    assert shown.startswith("Usage: ")

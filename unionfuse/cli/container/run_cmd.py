@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unionfuse.container.mounter import Mounter
     from unionfuse.container.options import RunOptions
 
-EPILOG = r"""\b
+EPILOG = """\b
 Exit codes: that of COMMAND, and
   125  the container could not be started
   126  COMMAND can not be executed
