@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.mounts import Layers, overlay_mount
+from tests.support.mounts import Layers, overlay_mount, public_directory, union_mount
 from tests.support.tars import TarBuilder, apply, xattrs
 from tests.support.tree import Record, build_layers, snapshot
+from tests.support.users import NOBODY, acting_as
 from unionfuse.image.layers.pack import PackOptions, pack_merged, pack_upper
 from unionfuse.offline.layers import opened
 
@@ -208,3 +209,27 @@ def test_umoci_takes_whiteouts_and_duplicates_as_they_are_taken_here(tmp_path: P
     assert found == recorded(tmp_path / "bundle/rootfs")
     assert found[b"f"].size == len(b"second")
     assert b"o/old" not in found
+
+
+@pytest.mark.fuse
+def test_a_mount_shows_owners_of_what_one_user_has_applied() -> None:
+    data = (
+        TarBuilder().dir("./").dir("d", mode=0o2711, uid=7, gid=8)
+        .file("d/f", b"data", mode=0o4555, uid=1001, gid=1002).link("d/h", "d/f").fifo("p")
+        .file("d/g", mode=0, pax_headers=xattrs(user__k="v")).device("c", 1, 3).dir("o")
+        .file("o/.wh..wh..opq").file(".wh.gone").bytes()
+    )  # fmt: skip
+    below = TarBuilder().dir("./").file("gone").dir("o").file("o/old").file("kept").bytes()
+    with public_directory() as base:
+        base.chmod(0o777)
+        with acting_as(NOBODY):
+            for name, layer in (("user-top", data), ("user-below", below)):
+                apply(layer, base / name)
+        for name, layer in (("top", data), ("below", below)):
+            apply(layer, base / name)
+        by_user = mounted(base / "first", [base / "user-top", base / "user-below"])
+        with union_mount(by_user, read_only=True) as mnt:
+            found = recorded(mnt)
+        with overlay_mount(mounted(base / "second", [base / "top", base / "below"])) as mnt:
+            assert found == recorded(mnt)
+        assert set(found) == {b"c", b"d", b"d/f", b"d/g", b"d/h", b"kept", b"o", b"p"}

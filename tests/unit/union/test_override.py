@@ -258,6 +258,11 @@ class TestAttributes:
         with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
             d.setxattr(b"file", acl.ACCESS, b"")
 
+    def test_the_kernel_is_told_that_there_is_no_acl(self, d: Driver) -> None:
+        for name in (acl.ACCESS, acl.DEFAULT):
+            with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
+                d.getxattr(b"file", name)
+
 
 class TestForms:
     def test_the_root_of_the_upper_is_marked_like_the_lower(

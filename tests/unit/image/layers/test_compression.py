@@ -3,12 +3,14 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import zlib
 
 import pytest
 import zstandard
 
 from unionfuse.image.digest import Digester, digest_of
 from unionfuse.image.errors import Malformed
+from unionfuse.image.layers import compression
 from unionfuse.image.layers.compression import Compressor, decompressed, detect
 
 DATA = b"".join(b"line %d\n" % number for number in range(100_000))
@@ -51,6 +53,19 @@ def test_a_gzip_stream_has_neither_name_nor_time():
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_streams_one_after_the_other_are_one(kind):
     assert unpack(pack(DATA, kind) + pack(b"", kind) + pack(b"more", kind)) == DATA + b"more"
+
+
+def test_zlib_takes_the_place_of_isal(monkeypatch):
+    by_isal = pack(DATA, "gzip")
+    monkeypatch.setattr(compression, "_gzip", zlib)
+    monkeypatch.setattr(compression, "GZIP_LEVEL", 6)
+    by_zlib = pack(DATA, "gzip")
+    assert unpack(by_isal + by_zlib) == DATA + DATA
+    assert by_zlib[:8] == by_isal[:8]
+    with pytest.raises(Malformed, match="cut"):
+        unpack(by_zlib[:-1])
+    with pytest.raises(Malformed, match="damaged"):
+        unpack(by_zlib[:-1] + b"\xff")
 
 
 def test_many_small_members_are_read():
