@@ -87,16 +87,20 @@ def measure(rounds: int, progress: Callable[[str], None]) -> Report:
             archive = _image(base)
             for who, is_root in (("root", True), ("rootless", False)):
                 with contextlib.ExitStack() as held:
+                    # Short names: where the path of a store is too long for a socket, podman
+                    # waits 20 s for each exit code.
                     engines = {
                         system: held.enter_context(
                             clients.engine(
-                                house, f"{who}-{system}", is_root=is_root, program=program
+                                house, f"{who[-1]}{at}", is_root=is_root, program=program
                             )
                         )
-                        for system, program in (
-                            (OURS, base / "unionfuse-overlay"),
-                            (PEER, clients.FUSE_OVERLAYFS),
-                            (KERNEL, None),
+                        for at, (system, program) in enumerate(
+                            (
+                                (OURS, base / "unionfuse-overlay"),
+                                (PEER, clients.FUSE_OVERLAYFS),
+                                (KERNEL, None),
+                            )
                         )
                     }
                     for engine in engines.values():

@@ -68,6 +68,8 @@ class _Directory:
         is_new: whether it is not from below; None while nothing has told.
         names: what is still to be looked at, in order; those that are deleted have no type.
         replaced: names with a whiteout beside them, which says that they are from below.
+        is_cut: whether it shows nothing of what the lowers have at its place: it is opaque, or is
+            in a directory that is.
     """
 
     where: LayerDir
@@ -77,6 +79,7 @@ class _Directory:
     is_new: bool | None
     names: Iterator[tuple[bytes, int]] = field(default_factory=lambda: iter(()))
     replaced: frozenset[bytes] = frozenset()
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ class UpperDiff:
         entries = dict(found.entries)
         hidden = found.whiteouts - entries.keys()
         if directory.lowers is not None:
-            if found.opaque:
+            directory.is_cut |= found.opaque
+            if directory.is_cut:
                 hidden = _names_in(directory.lowers) - entries.keys()
             else:
                 hidden = {name for name in hidden if _is_below(directory.lowers, name)}
@@ -185,6 +189,7 @@ class UpperDiff:
         below = _Directory(where, path, None, directory, is_new=True)
         if directory.lowers is not None:
             below.lowers = self._lowers(directory.lowers, name)
+            below.is_cut = directory.is_cut and redirect is None
             below.is_new = not _is_below(directory.lowers, name)
         elif not (directory.is_new or redirect is not None or name in directory.replaced):
             below.is_new = self._is_new(where, directory, name, path)

@@ -114,6 +114,25 @@ def test_in_a_new_directory_everything_is_new(recording: Stand) -> None:
     assert lines(recording.upper) == ["D file", "A made", "A made/file"]
 
 
+def test_below_an_opaque_directory_lowers_tell_what_is_gone(union: Stand) -> None:
+    (union.bottom / "d/sub").mkdir(parents=True)
+    (union.bottom / "d/sub/old").touch()
+    (union.bottom / "d/sub/both").touch()
+    d = union.d
+    for name in (b"d/sub/old", b"d/sub/both"):
+        d.unlink(name)
+    d.rmdir(b"d/sub")
+    d.rmdir(b"d")
+    d.mkdir(b"d")  # opaque: it takes the place of a whiteout
+    d.mkdir(b"d/sub")
+    d.create(b"d/sub/new")
+    d.create(b"d/sub/both")
+    union.close()
+    assert lines(union.upper, *union.lowers) == [
+        "C d", "C d/sub", "C d/sub/both", "A d/sub/new", "D d/sub/old",
+    ]  # fmt: skip
+
+
 def test_in_an_opaque_directory_everything_is_new_and_lowers_tell_what_is_gone(
     union: Stand,
 ) -> None:
