@@ -171,33 +171,253 @@ def inspected(tool: Tool, name: str) -> dict[str, Any]:
     return found
 
 
-# Given by buildah to an image that says nothing of it, and by us to its containers.
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
 class TestBesidePodman:
-    def test_the_image_is_that_which_podman_builds(self, tool: Tool, engine: Engine) -> None:
+    def test_the_image_is_that_which_podman_builds_and_runs_there(
+        self, tool: Tool, engine: Engine
+    ) -> None:
         context = tool.house.base / "context"
-        said = tool.run("build", "-t", "localhost/made:1", context)
+        tool.run("build", "-t", "localhost/made:1", context)
         engine.podman(
             "build", "--layers=false", "--format", "docker", "-t", "localhost/made:1", context
         )
         engine.podman("create", "--name", "it", "localhost/made:1")
         theirs = engine.base / "theirs.tar"
         engine.podman("export", "it", "-o", theirs)
-        tree = {
-            name: entry
-            for name, entry in listed(theirs.read_bytes()).items()
-            if name not in ("run/.containerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf")
-        }
-        ours = exported(tool, "localhost/made:1")
-        assert different(ours, tree) == "", said.stderr
+        of_container = ("run/.containerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf")
+        tree = listed(theirs.read_bytes())
+        tree = {name: entry for name, entry in tree.items() if name not in of_container}
+        assert different(exported(tool, "localhost/made:1"), tree) == ""
+
+        known = json.loads(engine.podman("image", "inspect", "localhost/made:1"))[0]
+        config = {**known["Config"], "Healthcheck": known["Healthcheck"]}
+        del config["Labels"]["io.buildah.version"]
         own = inspected(tool, "localhost/made:1")
-        shown = json.loads(engine.podman("image", "inspect", "localhost/made:1"))[0]
-        their = shown["Config"]
-        # What buildah adds of its own, and what podman shows at another place or not at all.
-        their["Labels"].pop("io.buildah.version")
-        their["Env"].remove(f"PATH={PATH}")
-        own.pop("Shell")
-        assert own.pop("Healthcheck") == shown["Healthcheck"]
-        assert own == their
+        assert own.pop("Shell") == ["/bin/sh", "-ec"]  # which podman does not show
+        assert own == config
+
+        saved = engine.base / "saved.tar"
+        path = tool.base / "saved.tar"
+        tool.run("image", "save", "localhost/made:1", "-o", path)
+        shutil.copy(path, saved)
+        saved.chmod(0o644)
+        engine.podman("rm", "it")
+        engine.podman("rmi", "localhost/made:1")
+        engine.podman("load", "-i", saved)
+        run = ("run", "--rm", "--network=none", "localhost/made:1")
+        assert engine.podman(*run).split() == ["1000"]
+        assert engine.podman(*run, "/tmp/pwd").split() == ["/work/here/deeper"]
+
+
+def write(tool: Tool, dockerfile: str, **files: str) -> Path:
+    """Make a context; return it."""
+    path = Path(tempfile.mkdtemp(dir=tool.base))
+    (path / "Dockerfile").write_text(dockerfile)
+    for name, content in files.items():
+        (path / name.replace("__", ".")).write_text(content)
+    for each in (path, *path.rglob("*")):
+        os.chown(each, clients.UID, clients.UID)
+    return path
+
+
+def text_of(tool: Tool, name: str, path: str) -> bytes:
+    content = exported(tool, name)[path][5]
+    assert isinstance(content, bytes)
+    return content
+
+
+def cached(said: str) -> list[bool]:
+    """Return for each step that was shown whether it came from the cache."""
+    found: list[bool] = []
+    for line in said.splitlines():
+        if line.startswith("["):
+            found.append(False)
+        elif line == "  cached":
+            found[-1] = True
+    return found
+
+
+class TestHeredocs:
+    def test_scripts_files_and_variables_are_as_in_the_reference(self, tool: Tool) -> None:
+        context = write(
+            tool,
+            f"""\
+FROM {IMAGE}
+ARG V=1
+RUN <<END
+echo "$V" > /one
+echo two >> /one
+END
+RUN <<END
+#!/bin/awk -f
+BEGIN {{ print "from awk" > "/two" }}
+END
+RUN cat <<A > /three && cat <<"B" >> /three
+$V
+A
+$V
+B
+COPY --chmod=600 <<plain <<"raw" /files/
+v=$V \\$V
+plain
+v=$V
+raw
+""",
+        )
+        tool.run("build", "-q", "-t", "localhost/heredocs", context)
+        tree = exported(tool, "localhost/heredocs")
+        assert tree["one"][5] == b"1\ntwo\n"
+        assert tree["two"][5] == b"from awk\n"
+        assert tree["three"][5] == b"1\n$V\n"
+        assert tree["files/plain"][5] == b"v=1 $V\n"
+        assert tree["files/raw"][5] == b"v=$V\n"
+        assert tree["files/raw"][1] == "0o600"
+        assert "dev/pipes" not in tree
+
+
+class TestScratch:
+    def test_an_image_is_made_from_nothing(self, tool: Tool) -> None:
+        context = write(tool, "FROM scratch\nCOPY a /sub/b\nWORKDIR /w\n", a="hello\n")
+        context_id = tool.out("build", "-q", context)
+        assert context_id.startswith("sha256:")
+        tree = exported(tool, context_id)
+        assert set(tree) == {"sub", "sub/b", "w"}
+        assert tree["sub/b"][2:4] == (0, 0)
+
+
+class TestModes:
+    def test_setuid_and_sticky_bits_of_the_context_stay(self, tool: Tool) -> None:
+        context = write(tool, f"FROM {IMAGE}\nCOPY --chown=user a /\n", a="x")
+        (context / "a").chmod(0o6755)
+        tool.run("build", "-q", "-t", "localhost/modes", context)
+        assert exported(tool, "localhost/modes")["a"][1:4] == ("0o6755", 1000, 1000)
+
+
+class TestCache:
+    def test_what_has_not_changed_is_not_done_again(self, tool: Tool) -> None:
+        context = write(
+            tool,
+            f"FROM {IMAGE}\nARG V=1\nRUN date +%N > /first\nCOPY a* /\nRUN date +%N > /second\n",
+            a="1",
+        )
+        build = ("build", "-t", "localhost/cached", context)
+        tool.run(*build)
+        first = tool.run(*build)
+        assert cached(first.stderr) == [False, False, True, True, True]
+        os.utime(context / "a", (1, 1))
+        touched = tool.run(*build)
+        assert touched.stdout == first.stdout  # times are not content
+        before = text_of(tool, "localhost/cached", "first")
+
+        (context / "a").write_text("2")
+        assert cached(tool.run(*build).stderr) == [False, False, True, False, False]
+        assert text_of(tool, "localhost/cached", "first") == before
+
+        (context / "a").write_text("1")
+        assert tool.run(*build).stdout == first.stdout
+        with_arg = tool.run(*build, "--build-arg", "V=2")
+        assert cached(with_arg.stderr) == [False, False, False, False, False]
+        assert cached(tool.run(*build, "--no-cache").stderr) == [False] * 5
+
+    def test_it_outlives_gc_until_that_is_told_otherwise(self, tool: Tool) -> None:
+        text = f"FROM {IMAGE} AS made\nRUN echo x > /made\nFROM {IMAGE}\nCOPY --from=made /made /\n"
+        context = write(tool, text)
+        build = ("build", "-t", "localhost/kept", context)
+        tool.run(*build)
+        tool.run("image", "rm", "localhost/kept")
+        tool.run("image", "gc")
+        assert cached(tool.run(*build).stderr) == [False, True, False, True]
+        tool.run("image", "rm", "localhost/kept")
+        tool.run("image", "gc", "--build-cache")
+        assert cached(tool.run(*build).stderr) == [False, False, False, False]
+        tool.run("image", "verify")
+
+
+class TestReproducible:
+    def test_source_date_epoch_gives_the_same_image_again(self, tool: Tool) -> None:
+        context = write(
+            tool,
+            f"FROM {IMAGE}\nWORKDIR /w\nCOPY a .\nRUN mkdir b; echo 1 > b/c; rm /etc/group\n",
+            a="x",
+        )
+        build = ("build", "-q", "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1000000")
+        first = tool.out(*build, context)
+        os.utime(context / "a", (2_000_000, 2_000_000))
+        assert tool.out(*build, context) == first
+        found = json.loads(tool.out("image", "inspect", first))[0]
+        assert found["created"] == "1970-01-12T13:46:40Z"
+
+
+class TestOnbuild:
+    def test_triggers_are_done_in_the_image_that_is_built_on_theirs(self, tool: Tool) -> None:
+        base = write(
+            tool, f"FROM {IMAGE}\nONBUILD COPY a /triggered\nONBUILD RUN echo b >> /triggered\n"
+        )
+        tool.run("build", "-q", "-t", "localhost/trigger", base)
+        assert "triggered" not in exported(tool, "localhost/trigger")
+        child = write(tool, "FROM localhost/trigger\n", a="a\n")
+        tool.run("build", "-q", "-t", "localhost/child", child)
+        assert text_of(tool, "localhost/child", "triggered") == b"a\nb\n"
+        assert "OnBuild" not in inspected(tool, "localhost/child")
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("step", "said"),
+        [
+            ("RUN echo out; echo err >&2; exit 7", "Dockerfile:3: RUN"),
+            ('RUN ["/no/such"]', "Dockerfile:3: RUN"),
+            ("USER nobody-known\nRUN true", "Dockerfile:4: RUN: the image has no user"),
+            ("COPY --chown=who a /", "Dockerfile:3: --chown=who: the image has no user"),
+            ("COPY a /etc/passwd/x", "Dockerfile:3: /etc/passwd is there, and no directory"),
+            ("COPY --from=localhost/none / /", "Dockerfile:3: COPY: no image"),
+        ],
+    )
+    def test_a_step_that_fails_is_one_line_with_its_place(
+        self, tool: Tool, step: str, said: str
+    ) -> None:
+        context = write(
+            tool, f"FROM {IMAGE}\n\n{step}\n", a="", left__out="", __dockerignore="left.out\n"
+        )
+        done = tool.run("build", "-q", "-t", "localhost/failed", context, code=1)
+        last = done.stderr.splitlines()[-1]
+        assert said in last
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+        tool.run("image", "inspect", "localhost/failed", code=1)
+
+    def test_what_a_failed_step_has_said_is_shown_even_if_quiet(self, tool: Tool) -> None:
+        context = write(tool, f"FROM {IMAGE}\nRUN echo out; echo err >&2; exit 7\n")
+        done = tool.run("build", "-q", context, code=1)
+        assert done.stderr.splitlines()[:2] == ["out", "err"]
+        assert "exit code 7" in done.stderr
+
+    def test_a_symlink_leads_nowhere_outside(self, tool: Tool) -> None:
+        context = write(tool, f"FROM {IMAGE}\nRUN ln -s {tool.base} /out\nCOPY a /out/\n", a="x")
+        tool.run("build", "-q", "-t", "localhost/out", context)
+        assert not (tool.base / "a").exists()
+        assert exported(tool, "localhost/out")[f"{str(tool.base)[1:]}/a"][5] == b"x"
+
+    def test_nothing_is_left_running_or_mounted(self, tool: Tool) -> None:
+        assert tool.processes() == []
+        assert str(tool.root) not in Path(f"/proc/{tool.house.pid}/mountinfo").read_text()
+        left = [name for name in os.listdir(tool.root / "tmp") if name.startswith("build-")]
+        assert left == []
+
+
+class TestCommandLine:
+    def test_a_dockerfile_may_come_from_elsewhere(self, tool: Tool) -> None:
+        context = write(tool, "FROM none\n", a="x")
+        other = write(tool, "", Other=f"FROM {IMAGE} AS one\nFROM one\nRUN exit 1\n")
+        arguments = ("build", "--target", "one", "--iidfile", tool.base / "id")
+        tool.run(*arguments, "-f", other / "Other", context)
+        written = (tool.base / "id").read_text()
+        piped = tool.run(*arguments, "-f", "-", context, stdin=f"FROM {IMAGE} AS one\n")
+        assert piped.stdout == f"{written}\n"
+
+    def test_an_argument_that_nothing_takes_is_told(self, tool: Tool) -> None:
+        context = write(tool, f"FROM {IMAGE}\n")
+        done = tool.run(
+            "build", "--build-arg", "NONE=1", "--label", "a=b", "-t", "localhost/l", context
+        )
+        assert "--build-arg NONE" in done.stderr
+        assert inspected(tool, "localhost/l")["Labels"] == {"a": "b"}

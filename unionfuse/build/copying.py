@@ -120,6 +120,7 @@ def in_root(root: str, work: Callable[[], None], line: int) -> None:
 def _make_directories(path: str, owner: tuple[int, int]) -> None:
     """Make a directory with those above it, 0755; symlinks on the way are followed."""
     missing = []
+    path = os.path.realpath(path)  # where a symlink leads need not be there yet
     while not os.path.isdir(path):
         if os.path.lexists(path):
             raise BuildError(f"{path} is there, and no directory")

@@ -68,7 +68,10 @@ class Draft:
             document.pop(key, None)  # of the image itself, or of how docker once made it
         history = document.pop("history", None) or [{"created_by": ""} for _ in image.stack]
         created = document.pop("created", None) or ""
-        document["config"] = document.get("config") or {}
+        config = document["config"] = document.get("config") or {}
+        env = config.get("Env") or []
+        if not any(entry.startswith("PATH=") for entry in env):  # as BuildKit and podman do
+            config["Env"] = [f"PATH={DEFAULT_PATH}", *env]
         return cls(document, list(image.stack), history, created)
 
     def branch(self) -> Draft:
