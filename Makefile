@@ -11,9 +11,9 @@ ROUNDS ?= 3
 ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-one check fmt
-.PHONY: fuzz stress fsx load crash-images conformance bench bench-full bench-requests bench-clients
-.PHONY: bench-baseline clean
+.PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-build test-one
+.PHONY: check fmt fuzz stress fsx load crash-images conformance bench bench-full bench-requests
+.PHONY: bench-clients bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ stress: setup-tests ## let processes share a mount, and compare it with what eac
 
 fsx: setup-tests ## change one file in every way, and compare it with a model: make fsx SECONDS=600
 	@$(ALONE) $(PY) -m tests.fsx --seconds $(SECONDS)
+
+test-build: setup-tests ## as root, build Debian images as podman does, and compare them
+	@$(PY) -m tests.build && $(PY) -m tests.build --user
 
 load: setup-tests ## as root, let stress-ng and fio work on a union, over each way of data: make load SECONDS=600
 	@$(ALONE) $(PY) -m tests.load --seconds $(SECONDS)

@@ -110,6 +110,7 @@ def write_context(path: Path) -> None:
     tree = path / "tree"
     (tree / "sub").mkdir(parents=True)
     (tree / "sub").chmod(0o750)
+    tree.chmod(0o711)  # which is no part of what is copied
     (tree / "sub" / "file").write_text("file\n")
     (tree / "link").symlink_to("sub/file")
     (tree / "away").symlink_to("/etc/passwd")

@@ -158,13 +158,8 @@ class _Copier:
         _make_directories(path, self._copying.owner or (0, 0))
 
     def _directory(self, source: Source, target: str) -> None:
-        is_new = not os.path.isdir(target)
-        self._parents(target)
+        self._parents(target)  # 0755 and not what the source has, as with podman
         made: list[tuple[str, int]] = []
-        if is_new:
-            with src.opened(source, None) as fd:
-                self._attributes(source.st, target, fd)
-            made.append((target, source.st.st_mtime_ns))
         for entry in source.entries():
             path = os.path.join(target, entry.path)
             if not entry.is_dir:
