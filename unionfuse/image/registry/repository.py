@@ -113,21 +113,13 @@ class Repository:
         ):
             raise Corrupt(f"{self.connection.registry}: {what} is {said[:160]} there, not {digest}")
 
-    async def has_document(self, digest: Digest) -> bool:
-        """Tell whether a manifest or an index is there."""
-        return await self._has(f"manifest {digest} of {self.name}", f"manifests/{digest}")
-
     async def has_blob(self, digest: Digest) -> bool:
         """Tell whether a blob is there."""
-        return await self._has(f"blob {digest} of {self.name}", f"blobs/{digest}")
-
-    async def _has(self, what: str, path: str) -> bool:
         ask = Ask(
-            what,
+            f"blob {digest} of {self.name}",
             "HEAD",
-            self.path(path),
+            self.path(f"blobs/{digest}"),
             scopes=self.scopes,
-            headers={"Accept": _ACCEPT},
             ok=frozenset({200, 404, 405}),
         )
         answer = await retrying(self.connection.options.retry, lambda: self.connection.call(ask))
