@@ -41,6 +41,7 @@ MOUNTING = (
     (
         "images and containers",
         (
+            "test_build.py",
             "test_containers.py",
             "test_image_crash.py",
             "test_image_engines.py",
