@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 T ?= tests
 SECONDS ?= 60
 ROUNDS ?= 3
+COUNT ?= 100
+KILLS ?= 100
 
 # In a mount namespace of its own: one that somebody else makes meanwhile has a copy of every mount
 # that is there, and the daemon of each would live on in it.
@@ -12,8 +14,8 @@ ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-build test-one
-.PHONY: check fmt fuzz stress fsx load crash-images conformance bench bench-full bench-requests
-.PHONY: bench-clients bench-baseline clean
+.PHONY: test-containers check fmt fuzz stress fsx load crash-images conformance bench bench-full
+.PHONY: bench-requests bench-clients bench-containers bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,15 @@ test-unit: setup ## run the tests that mount nothing
 
 test-clients: setup-tests ## as root, run podman, buildah and containerd on unionfuse, for long
 	@UNIONFUSE_TEST_LONG=1 UNIONFUSE_TEST_CONTAINERS=200 $(ALONE) $(PY) -m pytest tests -m clients
+
+test-containers: setup-tests ## as root, run a hundred containers at once, and kill commands at random: COUNT=100 KILLS=100
+	@$(PY) -m tests.containers --count $(COUNT)
+	@$(PY) -m tests.containers --count $(COUNT) --user
+	@$(PY) -m tests.containers --kills $(KILLS)
+	@$(PY) -m tests.containers --kills $(KILLS) --user
+
+bench-containers: setup-tests ## as root, time containers to their first output, beside podman
+	@$(PY) -m tests.container_start
 
 test-forget: setup-tests ## as root, run every test while the kernel drops its caches twice a second
 	@UNIONFUSE_TEST_DROP_CACHES=0.5 $(ALONE) $(PY) -m pytest tests

@@ -80,8 +80,15 @@ def run_many(tool: Tool, count: int, options: list[str]) -> None:
         begun = time.monotonic()
         tool.run("rm", "-f", *names)
         print(f"{count} removed in {time.monotonic() - begun:.1f} s")
-    containers.wait_for(tool.is_clean)
+    wait_until_clean(tool)
     print("nothing is left")
+
+
+def wait_until_clean(tool: Tool) -> None:
+    try:
+        containers.wait_for(tool.is_clean)
+    except AssertionError:
+        raise AssertionError("left: " + "\n".join(tool.left())) from None
 
 
 def kill_many(tool: Tool, count: int, seed: int) -> None:
@@ -116,7 +123,7 @@ def kill_many(tool: Tool, count: int, seed: int) -> None:
     if ids:
         tool.run("rm", "-f", *ids)
     tool.run("prune")
-    containers.wait_for(tool.is_clean)
+    wait_until_clean(tool)
     print("nothing is left")
 
 

@@ -102,11 +102,24 @@ class Tool:
 
     def is_clean(self) -> bool:
         """Tell whether no container, and no process or mount of one, is left."""
+        return not self.left()
+
+    def left(self) -> list[str]:
+        """Return what is left of containers: directories, names, processes, mounts."""
         containers = self.root / "containers"
         names = set(os.listdir(containers)) - {"names"} if containers.exists() else set()
         named = os.listdir(containers / "names") if (containers / "names").exists() else []
         mounts = Path(f"/proc/{self.house.pid}/mountinfo").read_text()
-        return not (names or named or self.processes() or str(self.root) in mounts)
+        running = [f"{pid}: {_command_line(pid)}" for pid in self.processes()]
+        mounted = [line for line in mounts.splitlines() if str(self.root) in line]
+        return [*names, *named, *running, *mounted]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:200]
+    except OSError:
+        return "gone"
 
 
 @contextlib.contextmanager

@@ -97,13 +97,17 @@ def end_strays(container: Container) -> None:
         The caller has the lock, and the container does not run.
     """
     files = container.pid_files
-    for path in (files.init, files.conmon):
-        stray = processes.from_file(path)
+    if not (files.daemon.exists() or (container.path / "state.json").exists()):
+        return  # nothing was ever begun
+    # conmon may not have come to write its file, but it has the id on its command line
+    monitors = [*processes.naming("conmon", container.id), processes.from_file(files.conmon)]
+    started = [child for each in monitors if each for child in processes.children(each)]
+    for stray in (processes.from_file(files.init), *started, *monitors):
         if processes.send(stray, signal.SIGKILL):
             processes.wait(stray, _SECONDS)
-        path.unlink(missing_ok=True)
     processes.end(processes.from_file(files.daemon), _SECONDS)  # writes what it has
-    files.daemon.unlink(missing_ok=True)
+    for path in files:
+        path.unlink(missing_ok=True)
 
 
 def _settled(container: Container) -> State:

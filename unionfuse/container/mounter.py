@@ -34,11 +34,12 @@ class Mounter:
         sys.stdout.flush()
         sys.stderr.flush()
         request, answer = os.pipe(), os.pipe()
+        parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(request[1])
             os.close(answer[0])
-            _answer(request[0], answer[1])
+            _answer(request[0], answer[1], parent)
         os.close(request[0])
         os.close(answer[1])
         self._fds = [request[1], answer[0]]
@@ -107,20 +108,28 @@ def serve(request: Request) -> int:
     except MountError as err:
         raise ContainerError(str(err)) from None
     if pid_file is not None:
-        with open(pid_file, "w") as file:
-            file.write(str(pid))
+        try:
+            with open(pid_file, "w") as file:
+                file.write(str(pid))
+        except OSError as err:  # nobody would find it
+            os.kill(pid, signal.SIGTERM)
+            raise ContainerError(f"{os.fsdecode(pid_file)}: {err.strerror}") from None
     return pid
 
 
-def _answer(request: int, answer: int) -> NoReturn:
+def _answer(request: int, answer: int, parent: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         _get_ready()
         with open(request, "rb") as pipe:
             data = pipe.read()
         if data:
+            done = _done(marshal.loads(data))
+            if isinstance(done, int) and os.getppid() != parent:
+                # It was killed meanwhile, and the container may have been removed since.
+                os.kill(done, signal.SIGTERM)
             with open(answer, "wb") as pipe:
-                pipe.write(marshal.dumps(_done(marshal.loads(data))))
+                pipe.write(marshal.dumps(done))
     finally:
         os._exit(0)
 

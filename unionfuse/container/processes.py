@@ -60,6 +60,31 @@ def from_file(path: Path) -> Process | None:
     return found if begun <= written + _CLOCK_SECONDS else None
 
 
+def naming(program: str, word: str) -> list[Process]:
+    """Return the processes of a program of which `word` is an argument."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")
+        except OSError:
+            continue
+        if os.path.basename(arguments[0]) == program.encode() and word.encode() in arguments:
+            process = identify(int(name))
+            found += [] if process is None else [process]
+    return found
+
+
+def children(process: Process) -> list[Process]:
+    """Return the processes that it has started, and that live."""
+    try:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            pids = [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+    return [child for pid in pids if (child := identify(pid)) is not None]
+
+
 def is_alive(process: Process | None) -> bool:
     """Tell whether it is there, and no zombie."""
     return (
