@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.containers import kill_many
 from tests.support import clients, containers
 from tests.support.containers import wait_for
 
@@ -252,6 +253,10 @@ def test_a_container_whose_command_was_killed_goes_on_and_is_removed_at_its_end(
     assert tool.out("exec", "box", "echo", "alive") == "alive"
     tool.run("stop", "box")
     assert tool.out("ps", "-aq") == ""
+
+
+def test_commands_that_are_killed_at_any_moment_leave_nothing(tool: Tool) -> None:
+    kill_many(tool, 4, seed=int(tool.is_root))  # make test-containers kills more
 
 
 def test_signals_go_to_the_container(tool: Tool) -> None:
