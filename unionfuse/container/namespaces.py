@@ -14,6 +14,7 @@ import errno
 import os
 import pwd
 import shutil
+from typing import NamedTuple
 
 from unionfuse.container import ids
 from unionfuse.container.errors import ContainerError
@@ -23,6 +24,13 @@ from unionfuse.syscalls.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, uns
 _ALL_IDS = ["0", "0", "4294967295"]
 NO_NAMESPACE = "UNIONFUSE_NO_USERNS"  # set: no subordinate ids, as in `unionfuse image`
 _TOOLS = ("newuidmap", "newgidmap")
+
+
+class Maps(NamedTuple):
+    """The ids of a user namespace."""
+
+    uids: list[ids.IdRange]
+    gids: list[ids.IdRange]
 
 
 def in_user_namespace() -> bool:
@@ -54,7 +62,7 @@ def enter() -> None:
         if os.geteuid() == 0:
             unshare(CLONE_NEWNS)
         else:
-            _become_root()
+            _enter_users()
         sys_mount.mount(b"", b"/", b"", sys_mount.MS_REC | sys_mount.MS_SLAVE, b"")
     except OSError as err:
         raise ContainerError(_problem(err)) from None
@@ -88,9 +96,32 @@ def join(pid: int) -> None:
         os.setuid(0)
 
 
-def _become_root() -> None:
+def granted() -> Maps | None:
+    """Return the maps with this user's subordinate ids.
+
+    None if there are none, if they can not be mapped, and if UNIONFUSE_NO_USERNS is set.
+    """
+    if os.environ.get(NO_NAMESPACE) or not all(map(shutil.which, _TOOLS)):
+        return None
     uid, gid = os.geteuid(), os.getegid()
-    maps = _maps(uid, gid)
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    users = ids.subordinate(ids.read(ids.SUBUID), user, uid)
+    groups = ids.subordinate(ids.read(ids.SUBGID), user, uid)
+    if not (users and groups):
+        return None
+    return Maps(ids.mapping(uid, users), ids.mapping(gid, groups))
+
+
+def become_root(maps: Maps, *, with_mounts: bool) -> None:
+    """Become root of a new user namespace with these ids, and with mounts of its own if asked.
+
+    Raises:
+        ContainerError: if newuidmap(1) or newgidmap(1) refuse; the text says what they say.
+        OSError: if the kernel does.
+    """
     unshared, written = os.pipe(), os.pipe()
     parent = os.getpid()
     helper = os.fork()
@@ -99,7 +130,7 @@ def _become_root() -> None:
     for fd in (unshared[0], written[1]):
         os.close(fd)
     try:
-        unshare(CLONE_NEWUSER | CLONE_NEWNS)
+        unshare(CLONE_NEWUSER | (CLONE_NEWNS if with_mounts else 0))
         os.write(unshared[1], b"x")
     finally:
         os.close(unshared[1])
@@ -108,27 +139,18 @@ def _become_root() -> None:
         os.waitpid(helper, 0)
     if problem:
         raise ContainerError(os.fsdecode(problem))
-    # What the ids outside were is mapped to 0 already; the supplementary groups go.
-    if any(len(mapped) > 1 for mapped in maps):
+
+
+def _enter_users() -> None:
+    maps = granted()
+    own = Maps(ids.mapping(os.geteuid(), []), ids.mapping(os.getegid(), []))
+    become_root(maps or own, with_mounts=True)
+    if maps is not None:
+        # What the ids outside were is mapped to 0 already; the supplementary groups go.
         os.setgroups([])
 
 
-def _maps(uid: int, gid: int) -> list[list[ids.IdRange]]:
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    users = ids.subordinate(ids.read(ids.SUBUID), user, uid)
-    groups = ids.subordinate(ids.read(ids.SUBGID), user, uid)
-    unwanted = os.environ.get(NO_NAMESPACE)
-    if unwanted or not (users and groups and all(map(shutil.which, _TOOLS))):
-        users = groups = []
-    return [ids.mapping(uid, users), ids.mapping(gid, groups)]
-
-
-def _write_maps(
-    pid: int, maps: list[list[ids.IdRange]], pipes: tuple[tuple[int, int], tuple[int, int]]
-) -> None:
+def _write_maps(pid: int, maps: Maps, pipes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     """Be the helper outside: when `pid` is in its namespace, give it its ids; never return."""
     (go, go_writer), (_, answer) = pipes
     os.close(go_writer)
@@ -143,7 +165,7 @@ def _write_maps(
         os._exit(0)
 
 
-def _map_ids(pid: int, maps: list[list[ids.IdRange]]) -> str:
+def _map_ids(pid: int, maps: Maps) -> str:
     if all(len(mapped) == 1 for mapped in maps):
         with open(f"/proc/{pid}/setgroups", "w") as setgroups:
             setgroups.write("deny")

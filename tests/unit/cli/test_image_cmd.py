@@ -22,7 +22,6 @@ from tests.support.images import (
     write_nothing_to_disk,
 )
 from unionfuse.cli.group import cli
-from unionfuse.cli.image import rootless
 from unionfuse.cli.image.common import sized
 from unionfuse.cli.image_cmd import COMMANDS
 from unionfuse.image.layers.limits import Limits
@@ -267,12 +266,3 @@ def test_a_bundle_is_unpacked(run, loaded, tmp_path):
 )
 def test_sizes_are_short(size, shown):
     assert sized(size) == shown
-
-
-def test_the_ids_of_a_user_are_mapped_in_one_piece(tmp_path):
-    path = tmp_path / "subuid"
-    path.write_text("other:1:2\nme:100000:65536\n\n1000:300000:10\nme:bad:1\n")
-    granted = rootless.grants(str(path), "me", 1000)
-    assert granted == [(100000, 65536), (300000, 10)]
-    assert rootless.id_map(1000, granted) == [0, 1000, 1, 1, 100000, 65536, 65537, 300000, 10]
-    assert rootless.grants(str(tmp_path / "none"), "me", 1000) == []
