@@ -11,5 +11,6 @@ draft         the image so far: its layers, its config, its history
 metadata      the instructions that change the config alone
 layering      a tree to change, and the layer of what was changed
 running       RUN
+options       what a build is told, and to whom it tells how it goes
 builder       all of it in order, with the cache
 """

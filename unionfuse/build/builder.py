@@ -12,8 +12,7 @@ import contextlib
 import hashlib
 import os
 import posixpath
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -25,6 +24,7 @@ from unionfuse.build.draft import Draft, now
 from unionfuse.build.errors import BuildError
 from unionfuse.build.ignore import Ignore
 from unionfuse.build.layering import Workshop
+from unionfuse.build.options import PREDEFINED, Options, Report, platform_args
 from unionfuse.build.words import expand, expand_text
 from unionfuse.container import users
 from unionfuse.container.errors import ContainerError
@@ -32,88 +32,23 @@ from unionfuse.image import media_types
 from unionfuse.image.errors import ImageError
 from unionfuse.image.making.config import source_date_epoch
 from unionfuse.image.manifest import Descriptor
-from unionfuse.image.platforms import native, parse_platform
+from unionfuse.image.platforms import parse_platform
 from unionfuse.image.store.build_cache import BuildCache, Record
 from unionfuse.image.store.store import unnamed_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from unionfuse.build.dockerfile import Instruction
     from unionfuse.build.layering import Change
     from unionfuse.build.sources import Source, Tree
     from unionfuse.build.stages import Plan, Stage
-    from unionfuse.image.layers.compression import Compression
-    from unionfuse.image.manifest import Platform
     from unionfuse.image.reference import Reference
     from unionfuse.image.store.image import Image, Layer
     from unionfuse.image.store.store import Store
 
 _KEY_VERSION = 1
-PREDEFINED = frozenset(
-    name
-    for each in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-    for name in (each, each.upper())
-)
-"""ARGs that RUN sees without an ARG, and that no key and no history has."""
-
-
-class Report(Protocol):
-    """Is told how the build goes.
-
-    Attributes:
-        output: where what RUN says goes.
-    """
-
-    output: BinaryIO | int
-
-    def step(self, where: str, text: str) -> None:
-        """A step begins."""
-
-    def cached(self) -> None:
-        """It is in the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line says.
-
-    Attributes:
-        find_image: returns an image by its name, from the store or a registry.
-        network: none or host, where RUN does not say.
-        labels: for the image.
-    """
-
-    find_image: Callable[[str, Platform | None], Image]
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    platform: Platform | None = None
-    network: str = "host"
-    use_cache: bool = True
-    compression: Compression = "gzip"
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-def platform_args(platform: Platform | None) -> dict[str, str]:
-    """Return the ARGs about platforms, which an ARG without a value makes known."""
-    found = {}
-    for kind, value in (("BUILD", native()), ("TARGET", platform or native())):
-        text = "/".join(filter(None, (value.os, value.architecture, value.variant)))
-        found[f"{kind}PLATFORM"] = text
-        found[f"{kind}OS"] = value.os
-        found[f"{kind}ARCH"] = value.architecture
-        found[f"{kind}VARIANT"] = value.variant
-    return found
-
-
-def unused_args(plan: Plan, build_args: Mapping[str, str]) -> list[str]:
-    """Return the --build-args that no ARG takes."""
-    known = {*plan.global_args, *PREDEFINED, "SOURCE_DATE_EPOCH", *platform_args(None)}
-    for stage in plan.stages:
-        for step in stage.steps:
-            if step.keyword == "ARG":
-                known.update(word.partition("=")[0] for word in step.words)
-    return sorted(set(build_args) - known)
 
 
 class Builder:

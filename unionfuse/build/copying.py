@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from unionfuse.build import sources as src
 from unionfuse.build.archives import as_tar
 from unionfuse.build.errors import BuildError
+from unionfuse.container import child
 from unionfuse.syscalls import copyfile, xattr
 
 if TYPE_CHECKING:
@@ -89,32 +90,16 @@ def in_root(root: str, work: Callable[[], None], line: int) -> None:
     Raises:
         BuildError: if it fails.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        text = ""
-        try:
-            os.close(reader)
-            os.chroot(root)
-            os.chdir("/")
-            os.umask(0o022)
-            work()
-        except BuildError as err:
-            text = str(err)
-        except OSError as err:
-            named = err.filename if isinstance(err.filename, str) else None
-            text = f"{named}: {err.strerror}" if named else str(err.strerror or err)
-        except BaseException as err:
-            text = f"{type(err).__name__}: {err}"
-        finally:
-            os.write(writer, os.fsencode(text))
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as answer:
-        text = os.fsdecode(answer.read())
-    _, status = os.waitpid(pid, 0)
-    if text or status:
-        raise BuildError(text or "the child that copies was killed", line)
+
+    def at_root() -> None:
+        os.chroot(root)
+        os.chdir("/")
+        os.umask(0o022)
+        work()
+
+    failure = child.begin(at_root, BuildError).failure()
+    if failure:
+        raise BuildError(failure, line)
 
 
 def _make_directories(path: str, owner: tuple[int, int]) -> None:

@@ -106,10 +106,11 @@ def build(  # noqa: PLR0913 - one parameter an option
     """Make an image as a Dockerfile says."""
     from unionfuse.build import stages
     from unionfuse.build.bases import Bases
-    from unionfuse.build.builder import Builder, Options, platform_args, publish, unused_args
+    from unionfuse.build.builder import Builder, publish
     from unionfuse.build.dockerfile import parse
     from unionfuse.build.errors import BuildError
     from unionfuse.build.ignore import Ignore
+    from unionfuse.build.options import Options, platform_args, unused_args
     from unionfuse.container import namespaces
     from unionfuse.image.platforms import parse_platform
     from unionfuse.image.reference import Reference

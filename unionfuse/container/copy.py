@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from unionfuse.container import child
 from unionfuse.container.errors import ContainerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from unionfuse.container.child import Child
 
 _TOP = "copied"  # what is copied has this name while it is on its way
 
@@ -45,9 +48,9 @@ def into(root: Path, copying: Copying) -> None:
         ContainerError: if that is not possible, with the path and the cause.
     """
     reader, writer = os.pipe()
-    child = _in_root(root, lambda: receive(reader, copying), closing=writer)
+    other = _in_root(root, lambda: receive(reader, copying), closing=writer)
     os.close(reader)
-    _both(lambda: send(writer, copying), writer, child)
+    _both(lambda: send(writer, copying), writer, other)
 
 
 def out_of(root: Path, copying: Copying) -> None:
@@ -59,9 +62,9 @@ def out_of(root: Path, copying: Copying) -> None:
     reader, writer = os.pipe()
     # a relative path is meant from the container's root
     inside = replace(copying, source=os.path.join("/", copying.source))
-    child = _in_root(root, lambda: send(writer, inside), closing=reader)
+    other = _in_root(root, lambda: send(writer, inside), closing=reader)
     os.close(writer)
-    _both(lambda: receive(reader, copying), reader, child)
+    _both(lambda: receive(reader, copying), reader, other)
 
 
 def send(fd: int, copying: Copying) -> None:
@@ -145,30 +148,18 @@ def _kept_below(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
     return member
 
 
-def _in_root(root: Path, work: Callable[[], None], *, closing: int) -> tuple[int, int]:
-    """Do `work` in a child whose root is `root`; return its pid, and where it tells a failure."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writer)
-        return pid, reader
-    text = ""
-    try:
-        os.close(reader)
-        os.close(closing)
+def _in_root(root: Path, work: Callable[[], None], *, closing: int) -> Child:
+    """Do `work` in a child whose root is `root`."""
+
+    def at_root() -> None:
         os.chroot(root)
         os.chdir("/")
         work()
-    except ContainerError as err:
-        text = str(err)
-    except BaseException as err:
-        text = f"{type(err).__name__}: {err}"
-    finally:
-        os.write(writer, os.fsencode(text))
-        os._exit(0)
+
+    return child.begin(at_root, ContainerError, closing=(closing,))
 
 
-def _both(work: Callable[[], None], pipe: int, child: tuple[int, int]) -> None:
+def _both(work: Callable[[], None], pipe: int, other: Child) -> None:
     """Do our side, then see how the child's went; its failure is told before ours."""
     own: ContainerError | None = None
     try:
@@ -177,11 +168,8 @@ def _both(work: Callable[[], None], pipe: int, child: tuple[int, int]) -> None:
         own = err
     finally:
         os.close(pipe)
-        pid, failure = child
-        with open(failure, "rb") as answer:
-            text = os.fsdecode(answer.read())
-        os.waitpid(pid, 0)
-    if text:
-        raise ContainerError(text)
+        failure = other.failure()
+    if failure:
+        raise ContainerError(failure)
     if own is not None:
         raise own

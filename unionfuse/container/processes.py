@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from unionfuse.fuse.table import start_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -38,7 +40,7 @@ class Process(msgspec.Struct, frozen=True):
 
 def identify(pid: int) -> Process | None:
     """Return the process that has `pid` now; None if there is none that lives."""
-    started = _started(pid)
+    started = start_time(pid)
     return None if started is None else Process(pid, started, _boot())
 
 
@@ -88,7 +90,9 @@ def children(process: Process) -> list[Process]:
 def is_alive(process: Process | None) -> bool:
     """Tell whether it is there, and no zombie."""
     return (
-        process is not None and process.boot == _boot() and _started(process.pid) == process.started
+        process is not None
+        and process.boot == _boot()
+        and start_time(process.pid) == process.started
     )
 
 
@@ -147,16 +151,6 @@ def _pidfd(process: Process | None) -> Iterator[int | None]:
         yield fd if is_alive(process) else None
     finally:
         os.close(fd)
-
-
-def _started(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/stat", errors="surrogateescape") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    state, started = fields[0], fields[19]  # fields 3 and 22
-    return None if state in "ZX" else int(started)
 
 
 def _boot() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from unionfuse.container import namespaces, start
+from unionfuse.container import child, namespaces, start
 from unionfuse.container.attach import Attachment
 from unionfuse.container.errors import ContainerError
 from unionfuse.container.finish import finish, put_away, remove_ended
@@ -45,27 +45,14 @@ def start_in_child(containers: Containers, container: Container) -> None:
     Raises:
         ContainerError: if it can not be started.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        text = ""
-        try:
-            os.close(reader)
-            namespaces.enter()
-            run_detached(containers, container)
-        except ContainerError as err:
-            text = str(err)
-        except BaseException as err:
-            text = f"{type(err).__name__}: {err}"
-        finally:
-            os.write(writer, os.fsencode(text))
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        text = os.fsdecode(pipe.read())
-    os.waitpid(pid, 0)
-    if text:
-        raise ContainerError(text)
+
+    def begin() -> None:
+        namespaces.enter()
+        run_detached(containers, container)
+
+    failure = child.begin(begin, ContainerError).failure()
+    if failure:
+        raise ContainerError(failure)
 
 
 def run_attached(

@@ -71,7 +71,7 @@ def write_record(plan: MountPlan, session: str) -> str | None:
         workdir=None if plan.workdir is None else os.fsdecode(plan.workdir),
         session=session,
         pid=os.getpid(),
-        started=_start_time(os.getpid()) or 0,
+        started=start_time(os.getpid()) or 0,
     )
     for directory in _own_directories():
         path = os.path.join(directory, device)
@@ -153,7 +153,7 @@ def _with_record(mountpoint: str, device: str) -> MountRecord:
             with open(os.open(os.path.join(directory, device), flags), "rb") as file:
                 found = _unpacked(record, file.read())
             # Device numbers are used again: only the record of a daemon that lives is its own.
-            if found is not None and _start_time(found.pid) == found.started:
+            if found is not None and start_time(found.pid) == found.started:
                 return found
     return record
 
@@ -189,7 +189,7 @@ def _unpacked(listed: MountRecord, packed: bytes) -> MountRecord | None:
     )
 
 
-def _start_time(pid: int) -> int | None:
+def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if it is dead."""
     try:
         with open(f"/proc/{pid}/stat", errors="surrogateescape") as file:
