@@ -145,17 +145,19 @@ def is_mounted(mountpoint: Path) -> bool:
 def daemon_pids(mountpoint: Path, word: bytes = b"mount") -> list[int]:
     """Return the processes that have `mountpoint` and `word` on their command line.
 
-    That is that of `unionfuse mount`.
+    That is that of `unionfuse mount`. A child of it is none: trio, when it is imported, runs
+    ldconfig, and between vfork and exec that has the command line of its parent.
     """
     wanted = os.fsencode(mountpoint)
-    found = []
+    parents = {}
     for process in Path("/proc").glob("[0-9]*"):
         # A process may end between the listing and the reading.
         with contextlib.suppress(OSError):
             arguments = (process / "cmdline").read_bytes().split(b"\0")
             if wanted in arguments and word in arguments:
-                found.append(int(process.name))
-    return found
+                stat = (process / "stat").read_bytes()
+                parents[int(process.name)] = int(stat.rpartition(b")")[2].split()[1])
+    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 def log_errors(log: Path) -> list[str]:
