@@ -219,6 +219,15 @@ def _commit(tool: Tool) -> str:
     return "localhost/moved:1"
 
 
+def test_what_was_written_to_the_containers_own_files_stays_its_own(tool: Tool) -> None:
+    script = "echo x >> /etc/hosts; rm /etc/hostname; mv /etc/resolv.conf /etc/kept; echo n > /new"
+    tool.run("run", "--name", "work", IMAGE, "sh", "-euc", script)
+    changed = tool.out("diff", "work").split("\n")
+    assert sorted(changed) == ["A /etc/kept", "A /new", "C /etc"]
+    show = "cat /new; grep -c x /etc/hosts; test -s /etc/hostname && test -e /etc/kept && echo all"
+    assert tool.out("run", "--rm", _commit(tool), "sh", "-c", show) == "n\n0\nall"
+
+
 def test_layers_stay_as_long_as_a_container_needs_them(tool: Tool) -> None:
     tool.run("image", "tag", IMAGE, "localhost/other:1")
     started(tool, "box")

@@ -57,15 +57,15 @@ def diff(upper: str, lower: str | None, as_json: bool, null: bool, root: Path | 
         raise click.UsageError("--json and --null exclude each other")
     from unionfuse.offline.diff import UpperDiff
 
-    with _opened(upper, lower, root) as (stack, has_lowers):
+    with _opened(upper, lower, root) as (stack, has_lowers, left_out):
         reading = UpperDiff(stack)
+        changes = (change for change in reading.changes() if change.path not in left_out)
         if as_json:
             import json
 
-            objects = [_as_object(change) for change in reading.changes()]
-            click.echo(json.dumps(objects, indent=2))
+            click.echo(json.dumps([_as_object(change) for change in changes], indent=2))
         else:
-            for change in reading.changes():
+            for change in changes:
                 line = f"{change.kind} /{os.fsdecode(change.path)}"
                 click.echo(os.fsencode(line) + b"\0" if null else printable(line), nl=not null)
         if not has_lowers and not reading.has_origins:
@@ -73,22 +73,24 @@ def diff(upper: str, lower: str | None, as_json: bool, null: bool, root: Path | 
 
 
 @contextlib.contextmanager
-def _opened(upper: str, lower: str | None, root: Path | None) -> Iterator[tuple[LayerStack, bool]]:
-    """Yield the layers to compare, and whether the lowers are among them."""
+def _opened(
+    upper: str, lower: str | None, root: Path | None
+) -> Iterator[tuple[LayerStack, bool, frozenset[bytes]]]:
+    """Yield the layers to compare, whether the lowers are among them, and paths to leave out."""
     from unionfuse.offline.layers import opened
 
     if lower is None and "/" not in upper and not os.path.isdir(upper):
         from unionfuse.cli.container.common import containers_at
-        from unionfuse.container import view
+        from unionfuse.container import init_layer, view
 
         containers = containers_at(root)
         container = containers.find(upper)
         with view.settled(containers, container), view.layers(container) as stack:
-            yield stack, True
+            yield stack, True, init_layer.FILES
         return
     lowers = [] if lower is None else split_layers(os.fsencode(lower))
     with opened(os.fsencode(upper), lowers) as stack:
-        yield stack, lower is not None
+        yield stack, lower is not None, frozenset()
 
 
 def _as_object(change: Change) -> dict[str, str | None]:

@@ -20,7 +20,8 @@ _HOSTS = Path("/etc/hosts")
 _MOUNTED_ON = (("proc", 0o555), ("sys", 0o555), ("dev", 0o755))
 _LOOPBACK = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
-FILES = (b"etc/hosts", b"etc/hostname", b"etc/resolv.conf")
+FILES = frozenset({b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"})
+"""What is the container's own, even where it has written to it: docker and podman mount them."""
 
 
 def write(directory: Path, lowers: list[Path], hostname: str, *, host_network: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unionfuse.container import view
+from unionfuse.container import init_layer, view
 from unionfuse.image.digest import parse_digest
 from unionfuse.image.layers.pack import PackOptions, pack_merged, pack_upper
 from unionfuse.image.making.config import source_date_epoch
@@ -34,6 +35,8 @@ def base_of(store: Store, container: Container) -> Image:
 def commit(store: Store, container: Container, recipe: Recipe) -> Made:
     """Make an image of the container's image and what the container has changed.
 
+    The files of the init layer are the container's own: what it wrote to them is no part of it.
+
     Preconditions:
         `view.settled`.
 
@@ -44,7 +47,11 @@ def commit(store: Store, container: Container, recipe: Recipe) -> Made:
     base = base_of(store, container)
     with view.layers(container) as stack:
         layer, packed = new_layer(
-            store, recipe, lambda write, options: pack_upper(stack, write, options)
+            store,
+            recipe,
+            lambda write, options: pack_upper(
+                stack, write, replace(options, left_out=init_layer.FILES)
+            ),
         )
     image = put_on(store, base, [layer] if packed.entries else [], recipe)
     return Made(image, packed.entries, packed.notes)

@@ -54,10 +54,12 @@ class PackOptions:
     Attributes:
         source_date_epoch: seconds; no mtime is later. None to leave them as they are.
         with_root: whether the root has an entry. Most tools leave it out of a diff.
+        left_out: paths that are not told of, whatever happened to them.
     """
 
     source_date_epoch: int | None = None
     with_root: bool = False
+    left_out: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ class _Packer:
             st = os.stat(fd_path(root.fd()))
             self._tar.add(self._member(b"./", root, b".", st))
         for item in items:
+            if item.path in self._options.left_out:
+                continue
             if item.kind == WHITEOUT:
                 parent, name = split(item.path)
                 self._marker(join(parent, names.WHITEOUT_PREFIX + name))

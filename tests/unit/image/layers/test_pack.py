@@ -182,6 +182,15 @@ def test_times_are_whole_and_not_later_than_told(union: Stand) -> None:
     assert {info.name: info.mtime for info in read(out)} == {"early": 5, "late": EPOCH}
 
 
+def test_paths_can_be_left_out_whatever_happened_to_them(union: Stand) -> None:
+    fill(union.bottom, "dir/changed", "dir/gone", "dir/other")
+    union.d.write(b"dir/changed", b"new")
+    union.d.unlink(b"dir/gone")
+    union.d.unlink(b"dir/other")
+    left_out = frozenset({b"dir/changed", b"dir/gone"})
+    assert upper_of(union, union.bottom, left_out=left_out) == ["dir/", "dir/.wh.other"]
+
+
 def test_what_a_socket_has_replaced_is_hidden(union: Stand) -> None:
     fill(union.bottom, "s")
     union.d.unlink(b"s")
