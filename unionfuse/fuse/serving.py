@@ -1,7 +1,9 @@
 """Serve one session: from the first request, to signals, to the unmount.
 
-To import trio takes longer than all that a mount needs before, so a session that can answer
-without it does so while a thread imports it.
+To import trio takes longer than all that a mount needs before, and a core that an engine wants
+meanwhile. So a session that can answer without it does so: alone, as long as the engine that has
+mounted is busy with the mount, then while a thread imports it. A mount that is gone again by then
+never needed it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from unionfuse.fuse.signals import OBEYED
 log = logging.getLogger(__name__)
 
 _WRITE_BACK_SECONDS = 30
+# Trio is imported when nothing was asked for so long, at last when so long has passed: only trio
+# obeys signals.
+_QUIET_SECONDS = 0.2
+_ALONE_SECONDS = 2.0
 # How long the import may keep the interpreter from a request that has come.
 _SWITCH_SECONDS = 0.0001
 
@@ -48,6 +54,15 @@ class Session(Protocol):
 class InlineSession(Session, Protocol):
     """A session that does not need trio to answer."""
 
+    def serve_alone(self, quiet: float, most: float) -> bool:
+        """Answer requests until something needs trio, at most for `most` seconds.
+
+        Something does when a request would wait, or when none has come for `quiet` seconds.
+
+        Returns:
+            False if the filesystem is unmounted.
+        """
+
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests until `ready_fd` can be read; what would wait is left to `serve`."""
 
@@ -61,7 +76,9 @@ def serve(session: Session, mountpoint: bytes) -> None:
     Raises:
         MountError: if the session can not serve this mount.
     """
-    if isinstance(session, InlineSession):
+    if isinstance(session, InlineSession) and "trio" not in sys.modules:
+        if not session.serve_alone(_QUIET_SECONDS, _ALONE_SECONDS):
+            return
         _serve_while_importing(session)
     import trio
 

@@ -1,10 +1,9 @@
-"""A session answers while trio is being imported, and goes on with it."""
+"""A session answers before and while trio is imported, and goes on with it."""
 
 from __future__ import annotations
 
 import gc
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -46,14 +45,6 @@ class Recorded:
         return "none"
 
 
-class RecordedInline(Recorded):
-    """A session that can answer without trio."""
-
-    def serve_until(self, ready_fd: int) -> None:
-        self.steps.append("serve_until")
-        assert select.select([ready_fd], [], [], TIMEOUT)[0]
-
-
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     interval, limits = sys.getswitchinterval(), gc.get_threshold()
@@ -64,10 +55,50 @@ def _as_before() -> Iterator[None]:
     assert (sys.getswitchinterval(), gc.get_threshold()) == (interval, limits)
 
 
+def run(statements: str) -> list[str]:
+    """Run `statements` in an interpreter that has not imported trio; return the lines printed."""
+    script = f"""
+import select, sys, time
+from unionfuse.fuse import serving, signals
+assert "trio" not in sys.modules
+class Session:
+    name = "inline"
+    def serve_alone(self, quiet, most):
+        print("alone")
+        return True
+    def serve_until(self, ready_fd):
+        assert select.select([ready_fd], [], [], {TIMEOUT})[0]
+        print("until")
+    async def serve(self): print("served", "trio" in sys.modules)
+    def stop(self): pass
+    def close(self): pass
+    def statistics(self): return ""
+{statements}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.splitlines()
+
+
 def test_an_inline_session_serves_before_trio_does() -> None:
-    session = RecordedInline()
-    serving.serve(session, b"/")
-    assert session.steps == ["serve_until", "serve"]
+    assert run("serving.serve(Session(), b'/')") == ["alone", "until", "served True"]
+
+
+def test_a_mount_that_is_gone_by_then_never_imports_trio() -> None:
+    said = run(
+        """
+Session.serve_alone = lambda self, quiet, most: False
+serving.serve(Session(), b"/")
+print("trio" in sys.modules)
+"""
+    )
+    assert said == ["False"]
+
+
+def test_where_trio_is_there_it_serves_from_the_beginning() -> None:
+    said = run("import trio; serving.serve(Session(), b'/')")
+    assert said == ["served True"]
 
 
 def test_any_other_is_served_by_trio_alone() -> None:
@@ -78,8 +109,20 @@ def test_any_other_is_served_by_trio_alone() -> None:
 
 def test_no_descriptor_is_left_open() -> None:
     before = os.listdir("/proc/self/fd")
-    serving.serve(RecordedInline(), b"/")
+    serving.serve(Recorded(), b"/")
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_no_descriptor_of_the_import_is_left_open() -> None:
+    said = run(
+        """
+import os
+before = os.listdir("/proc/self/fd")
+serving.serve(Session(), b"/")
+print(os.listdir("/proc/self/fd") == before)
+"""
+    )
+    assert said[-1] == "True"
 
 
 def test_the_garbage_collector_works_but_not_on_what_was_there() -> None:
@@ -101,8 +144,8 @@ def test_any_other_exception_of_a_session_is_not_hidden() -> None:
 
 
 def test_the_session_answers_while_a_slow_import_goes_on() -> None:
-    script = """
-import select, sys, time
+    said = run(
+        """
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == "trio":
@@ -110,52 +153,28 @@ class Slow:
             time.sleep(0.5)
             print("import goes on", flush=True)
 sys.meta_path.insert(0, Slow())
-from unionfuse.fuse import serving, signals
-class Session:
-    name = "slow"
-    def serve_until(self, ready_fd):
-        time.sleep(0.2)
-        print("answered", flush=True)
-        select.select([ready_fd], [], [], 10)
-    async def serve(self): print("served", "trio" in sys.modules)
-    def stop(self): pass
-    def close(self): pass
-    def statistics(self): return ""
-assert "trio" not in sys.modules
+def serve_until(self, ready_fd):
+    time.sleep(0.2)
+    print("answered", flush=True)
+    select.select([ready_fd], [], [], 10)
+Session.serve_until = serve_until
 serving.serve(Session(), b"/")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.splitlines() == [
-        "import begins",
-        "answered",
-        "import goes on",
-        "served True",
-    ]
+    assert said == ["alone", "import begins", "answered", "import goes on", "served True"]
 
 
 def test_an_import_that_fails_ends_the_serving() -> None:
-    script = """
-import select, sys
-sys.modules["trio"] = None
-from unionfuse.fuse import serving, signals
-class Session:
-    name = "broken"
-    def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
-    async def serve(self): print("served")
-    def stop(self): pass
-    def close(self): pass
-    def statistics(self): return ""
+    said = run(
+        """
+sys.meta_path.insert(0, type("None", (), {"find_spec": lambda *_: 1 / 0})())
 try:
     serving.serve(Session(), b"/")
-except ImportError as err:
-    print("ImportError")
+except ZeroDivisionError:
+    print("failed")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout == "ImportError\n"
+    assert said == ["alone", "until", "failed"]
 
 
 def test_a_signal_that_was_held_is_obeyed_when_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:

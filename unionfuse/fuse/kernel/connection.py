@@ -105,6 +105,31 @@ class Connection:
             if size := self.receive(may_poll=False):
                 yield size
 
+    def requests_while_busy(self, quiet: float, most: float) -> Iterator[int]:
+        """Receive requests, without trio, until none has come for `quiet` seconds.
+
+        Args:
+            quiet: in seconds.
+            most: seconds after which it ends in any case.
+
+        Raises:
+            ConnectionEnded: when no more requests come.
+        """
+        poller = select.poll()
+        poller.register(self.fd, select.POLLIN)
+        now = perf_counter()
+        end = now + most
+        while now < end:
+            if size := self.receive(may_poll=True):
+                yield size
+                now = perf_counter()
+                continue
+            began = perf_counter()
+            if not poller.poll(quiet * 1000):
+                return
+            now = perf_counter()
+            self._note_wait(now - began)
+
     async def wait(self) -> None:
         """Wait for a request."""
         import trio
@@ -114,7 +139,10 @@ class Connection:
             return
         began = perf_counter()
         await trio.lowlevel.wait_readable(self.fd)
-        self._is_busy = perf_counter() - began < self._window + _WAKE_SECONDS
+        self._note_wait(perf_counter() - began)
+
+    def _note_wait(self, seconds: float) -> None:
+        self._is_busy = seconds < self._window + _WAKE_SECONDS
 
     def reply(self, unique: int, payload: bytes | memoryview) -> None:
         """Answer a request with what it asks for."""

@@ -39,7 +39,7 @@ from unionfuse.syscalls import memory
 from unionfuse.union.fs import CopyUpNeeded, UnionFs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import trio
 
@@ -106,16 +106,33 @@ class KernelSession:
             for opcode in _ON_XATTRS:
                 del self._handlers[opcode]
 
+    def serve_alone(self, quiet: float, most: float) -> bool:
+        """Answer requests, without trio, until one would wait or none has come for `quiet` seconds.
+
+        It takes longer to import trio than to mount, and most answers do not need it.
+
+        Args:
+            quiet: in seconds.
+            most: seconds after which it ends in any case.
+
+        Returns:
+            False if the filesystem is unmounted.
+        """
+        self._answer_all(self._connection.requests_while_busy(quiet, most), alone=True)
+        return not self._is_over
+
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests, without trio, until `ready_fd` can be read.
 
-        It takes longer to import trio than to mount, and most answers do not need it. What
-        would wait is begun by `serve`.
+        What would wait is begun by `serve`.
         """
+        self._answer_all(self._connection.requests_until(ready_fd))
+
+    def _answer_all(self, sizes: Iterator[int], *, alone: bool = False) -> None:
         try:
-            for size in self._connection.requests_until(ready_fd):
+            for size in sizes:
                 self._answer(size)
-                if self._is_over:
+                if self._is_over or (alone and self._context.pending.is_waiting):
                     return
         except ConnectionEnded:
             self._is_over = True

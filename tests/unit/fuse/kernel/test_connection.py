@@ -129,3 +129,21 @@ def test_requests_are_taken_until_another_descriptor_is_ready(ends: Ends) -> Non
             os.eventfd_write(ready, 1)
     os.close(ready)
     assert taken == [b"one", b"another"]
+
+
+def test_requests_are_taken_as_long_as_they_come(ends: Ends) -> None:
+    ends.kernel.send(b"one")
+    taken = []
+    for size in ends.daemon.requests_while_busy(quiet=0.05, most=TIMEOUT):
+        taken.append(bytes(ends.daemon.request[:size]))
+        if len(taken) == 1:
+            ends.kernel.send(b"another")
+    assert taken == [b"one", b"another"]
+
+
+def test_requests_that_never_end_are_taken_for_a_time(ends: Ends) -> None:
+    ends.kernel.send(b"again")
+    began = time.monotonic()
+    for _ in ends.daemon.requests_while_busy(quiet=TIMEOUT, most=0.05):
+        ends.kernel.send(b"again")
+    assert 0.05 <= time.monotonic() - began < TIMEOUT
