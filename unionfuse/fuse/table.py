@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from typing import TYPE_CHECKING
 
+from unionfuse.fuse import rundir
 from unionfuse.fuse.mountinfo import mounts
 from unionfuse.fuse.mounting import FSTYPE
 from unionfuse.record import record, replace
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unionfuse.fuse.options import MountPlan
-
-_NAME = "unionfuse"
 
 
 @record
@@ -73,11 +71,11 @@ def write_record(plan: MountPlan, session: str) -> str | None:
         pid=os.getpid(),
         started=start_time(os.getpid()) or 0,
     )
-    for directory in _own_directories():
+    for directory in rundir.candidates():
         path = os.path.join(directory, device)
         with contextlib.suppress(OSError):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            if not _is_ours(directory):
+            if not rundir.is_ours(directory):
                 continue
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
@@ -114,27 +112,10 @@ def _device(mountpoint: str) -> str | None:
     return devices[-1] if devices else None
 
 
-def _own_directories() -> list[str]:
-    """Return where to leave a record, best first."""
-    directories = [f"/run/{_NAME}"] if os.geteuid() == 0 else []
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        directories.append(os.path.join(runtime, _NAME))
-    # Root of a user namespace may find that of the real root, and takes one of its namespace.
-    user = f"/tmp/{_NAME}-{os.geteuid()}"
-    namespace = os.stat("/proc/self/ns/user").st_ino
-    return [*directories, user, f"{user}-{namespace}"]
-
-
-def _is_ours(directory: str) -> bool:
-    """Tell whether this is a directory of ours, and no trap that somebody set up in /tmp."""
-    st = os.lstat(directory)
-    return stat.S_ISDIR(st.st_mode) and st.st_uid == os.geteuid()
-
-
 def _all_directories() -> list[str]:
-    runtimes = [f"{user}/{_NAME}" for user in _names("/run/user")]
-    others = [path for path in _names("/tmp") if path.startswith(f"/tmp/{_NAME}-")]
-    return [*_own_directories(), *runtimes, *others]
+    runtimes = [f"{user}/{rundir.NAME}" for user in _names("/run/user")]
+    others = [path for path in _names("/tmp") if path.startswith(f"/tmp/{rundir.NAME}-")]
+    return [*rundir.candidates(), *runtimes, *others]
 
 
 def _names(directory: str) -> list[str]:

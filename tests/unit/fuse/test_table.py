@@ -27,7 +27,7 @@ def _mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").write_bytes(MOUNTINFO)
     monkeypatch.setattr(mountinfo, "_PROC", str(tmp_path / "proc"))
-    monkeypatch.setattr(table, "_own_directories", lambda: [str(tmp_path / "records")])
+    monkeypatch.setattr(table.rundir, "candidates", lambda: [str(tmp_path / "records")])
 
 
 def test_only_unions_are_listed_with_their_names_unescaped() -> None:
