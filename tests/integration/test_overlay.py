@@ -282,7 +282,7 @@ class TestNested:
         for name in ("upper", "work", "mnt"):
             (tmp_path / name).mkdir()
         words = f"lowerdir=/,upperdir={tmp_path}/upper,workdir={tmp_path}/work,{session}"
-        code = "from unionfuse.cli.overlay_cmd import main; main()"
+        code = "from unionfuse.cli.overlay import main; main()"
         script = f"""
             set -e
             "{sys.executable}" -c '{code}' -o {words} {tmp_path}/mnt
@@ -297,7 +297,7 @@ class TestNested:
 
     def test_who_may_not_have_a_view_of_his_own_is_told(self, layers):
         (layers.lowers[0] / "mnt").mkdir()
-        code = "from unionfuse.cli.overlay_cmd import main; main()"
+        code = "from unionfuse.cli.overlay import main; main()"
         drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
         done = command(*drop, sys.executable, "-c", code, "-o", options(layers),
                        layers.lowers[0] / "mnt")  # fmt: skip
@@ -328,7 +328,7 @@ print("done", flush=True)
 
 def test_the_union_may_become_the_root_of_the_daemon(layers):
     number = {"x86_64": 155}.get(platform.machine(), 41)
-    code = "from unionfuse.cli.overlay_cmd import main; main()"
+    code = "from unionfuse.cli.overlay import main; main()"
     program = [sys.executable, "-c", code, "-o", options(layers), str(layers.mnt)]
     done = command(
         "timeout", "-k", "1", "20", "unshare", "--mount", "--propagation", "private",

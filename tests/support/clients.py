@@ -247,7 +247,7 @@ def use_program(engine: Engine, program: Path) -> None:
 
 def mount_program(base: Path) -> Path:
     """Make a `unionfuse-overlay` that every user may run; return it."""
-    return make_program(base, "unionfuse-overlay", ".overlay_cmd")
+    return make_program(base, "unionfuse-overlay", ".overlay")
 
 
 def make_program(base: Path, name: str, module: str = "") -> Path:

@@ -47,7 +47,7 @@ def overlay(
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `unionfuse-overlay` with these arguments and return how it ended."""
-    program = "from unionfuse.cli.overlay_cmd import main; main()"
+    program = "from unionfuse.cli.overlay import main; main()"
     return command(sys.executable, "-c", program, *arguments, prefix=prefix, env=env, cwd=cwd)
 
 

@@ -7,7 +7,6 @@ is that of libfuse's programs; words of `-o` that are not known are told and ski
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 # How long an upper may still be in use: engines unmount, do not wait for the daemon to have written
 # everything, and mount the same upper again.
 _LOCK_SECONDS = 30.0
-_ENGINES = frozenset({"podman", "buildah", "crio", "containerd", "containerd-shim-runc-v2"})
 _HELP = """\
 usage: unionfuse-overlay [-f] [-d] [-o OPT[,OPT...]]... [SOURCE] TARGET
 
@@ -65,7 +63,10 @@ class Arguments:
         flags: names of the flags that are given.
         options: values of all `-o`.
         operands: what is neither.
+        by_engine: whether a container engine waits.
     """
+
+    by_engine = False
 
     def __init__(self, argv: list[str]) -> None:
         self.flags: set[str] = set()
@@ -129,7 +130,7 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
             options=options,
             debug=debug,
             foreground=debug or "foreground" in arguments.flags,
-            returns="mounted" if _is_called_by_engine() else "settled",
+            returns="mounted" if arguments.by_engine else "settled",
             lock_seconds=_LOCK_SECONDS,
         ),
         nested=True,
@@ -141,22 +142,18 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
     return made, unknown
 
 
-def _is_called_by_engine() -> bool:
-    """Tell whether a container engine waits, which goes on to make a mount namespace.
+def run(argv: list[str], *, by_engine: bool = False) -> int:
+    """Do what the command line says; return the exit code.
 
-    Anybody else could make the union its own root at once (pivot_root), that of the daemon with it,
-    which must have read its own files by then.
+    Args:
+        argv: without the name of the program.
+        by_engine: whether a container engine waits, which goes on to make a mount namespace.
+            Anybody else could make the union its own root at once (pivot_root), that of the daemon
+            with it, which must have read its own files by then.
     """
     try:
-        return os.path.basename(os.readlink(f"/proc/{os.getppid()}/exe")) in _ENGINES
-    except OSError:
-        return False
-
-
-def run(argv: list[str]) -> int:
-    """Do what the command line says; return the exit code."""
-    try:
         arguments = Arguments(argv)
+        arguments.by_engine = by_engine
         if "help" in arguments.flags:
             sys.stdout.write(_HELP)
             return 0
@@ -207,10 +204,9 @@ def _complain(text: str) -> None:
     sys.stderr.write(f"unionfuse: {printable(text)}\n")
 
 
-def main() -> None:
-    """Run the command line and exit."""
-    gc.disable()  # what imports make is no garbage; the daemon enables it again
-    status = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # whoever called waits: to take the modules down first takes 10 ms
+def load() -> None:
+    """Import all that a mount needs, so that children that are forked have it."""
+    import unionfuse.fuse.overlay_words  # noqa: F401 - to have it
+    from unionfuse.fuse import daemon
+
+    daemon.load()

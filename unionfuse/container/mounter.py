@@ -120,7 +120,9 @@ def serve(request: Request) -> int:
 def _answer(request: int, answer: int, parent: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        _get_ready()
+        from unionfuse.fuse import daemon
+
+        daemon.load()
         with open(request, "rb") as pipe:
             data = pipe.read()
         if data:
@@ -141,15 +143,3 @@ def _done(request: Request) -> int | str:
         return str(err)
     except Exception as err:
         return f"{type(err).__name__}: {err}"
-
-
-def _get_ready() -> None:
-    """Load what serves a mount, as `fuse.daemon` would when it is there."""
-    import unionfuse.fuse.daemon
-    import unionfuse.fuse.kernel.session
-    import unionfuse.fuse.plan
-    import unionfuse.fuse.serving
-    import unionfuse.fuse.table
-    import unionfuse.fuse.words
-    import unionfuse.layer.layers
-    import unionfuse.union.kinds  # noqa: F401 - to have it

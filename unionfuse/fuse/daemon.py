@@ -30,6 +30,18 @@ _MAX_OPEN_DIRS = 1024
 _MAX_BACKING_FDS = 4096
 
 
+def load() -> None:
+    """Import what serves a mount in a kernel session, so that a child need not."""
+    import unionfuse.fuse.kernel.session
+    import unionfuse.fuse.logs
+    import unionfuse.fuse.plan
+    import unionfuse.fuse.serving
+    import unionfuse.fuse.table
+    import unionfuse.fuse.words
+    import unionfuse.layer.layers
+    import unionfuse.union.kinds  # noqa: F401 - to have it
+
+
 def start(plan: MountPlan) -> int:
     """Make the mount of `plan` and serve it.
 

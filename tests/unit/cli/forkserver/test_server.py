@@ -1,0 +1,212 @@
+"""A child of the server does what the client would have done, or the client does it itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.mounts import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SERVE = """
+import gc, os, sys, time
+from unionfuse.cli.forkserver.server import Server
+def run(argv):
+    exec(argv[0])
+    return int(argv[1])
+server = Server(sys.argv[1], run)
+gc.freeze()
+print(flush=True)
+server.serve()
+"""
+ASK = """
+import os, sys
+from unionfuse.cli.forkserver import client
+place = client.Place.__new__(client.Place)
+place.path = sys.argv[1]
+print("asked", os.getpid(), flush=True)
+print(client.ask(place, sys.argv[2:]), flush=True)
+"""
+ENV = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8"}
+SECONDS = "UNIONFUSE_FORKSERVER_SECONDS"
+TIMEOUT = 30
+
+
+class Running:
+    """A server that is running."""
+
+    def __init__(self, path: Path, process: subprocess.Popen[bytes]) -> None:
+        self.path = path
+        self.process = process
+
+    def ask(
+        self, statement: str, status: int = 0, *, prefix: tuple[str, ...] = (), **options: object
+    ) -> tuple[list[str], str]:
+        """Ask for a statement to be run; return what was printed but the first line, and stderr."""
+        command = [*prefix, sys.executable, "-c", ASK, self.path, statement, str(status)]
+        given = {"env": ENV, "cwd": "/", **options}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=False, **given
+        )
+        return done.stdout.splitlines()[1:], done.stderr
+
+    def wait(self) -> int:
+        return self.process.wait(TIMEOUT)
+
+
+@pytest.fixture
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    path = tmp_path / "server"
+    seconds = getattr(request, "param", "20")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, path, " " * 1000],
+        env={**ENV, SECONDS: seconds}, cwd="/", stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        yield Running(path, process)
+        process.kill()
+
+
+class TestStandsIn:
+    def test_its_exit_status_is_told(self, server):
+        assert server.ask("pass", 7) == (["7"], "")
+
+    def test_it_writes_to_the_streams_of_the_client(self, server):
+        said = server.ask("print('out'); print('err', file=sys.stderr)")
+        assert said == (["out", "0"], "err\n")
+
+    def test_it_is_where_the_client_is(self, server, tmp_path):
+        (tmp_path / "here").mkdir()
+        said, _ = server.ask("print(os.getcwd())", cwd=tmp_path / "here")
+        assert said[0] == str(tmp_path / "here")
+
+    def test_it_has_the_environment_of_the_client(self, server):
+        said, _ = server.ask(
+            "print(sorted(os.environ), flush=True); os.system('printenv A')",
+            env={**ENV, "A": "b"},
+        )
+        assert "'A'" in said[0]
+        assert SECONDS not in said[0]
+        assert said[1] == "b"
+
+    def test_it_looks_as_the_client_did(self, server):
+        show = "print(open('/proc/self/cmdline').read().rstrip(chr(0)).split(chr(0))[3:5])"
+        assert server.ask(show)[0][0] == str([str(server.path), show])
+
+    def test_it_has_no_other_descriptors(self, server):
+        said, _ = server.ask("print(len(os.listdir('/proc/self/fd')))")
+        assert int(said[0]) <= 5  # the streams, the connection, and the listing itself
+
+    def test_it_can_wait_for_children_of_its_own(self, server):
+        said, _ = server.ask("print(os.waitstatus_to_exitcode(os.system('exit 3')))")
+        assert said[0] == "3"
+
+    def test_an_exception_is_shown_as_ever(self, server):
+        said, err = server.ask("1 / 0")
+        assert said == ["1"]
+        assert err.endswith("ZeroDivisionError: division by zero\n")
+
+    def test_one_that_dies_is_a_failure_and_not_tried_again(self, server):
+        said, err = server.ask("os.kill(os.getpid(), 9)")
+        assert said == ["1"]
+        assert "ended without a word" in err
+
+
+class TestDeclines:
+    @pytest.mark.parametrize(
+        "prefix", [("nice", "-n", "1"), ("prlimit", "--nofile=100"), ("setpriv", "--no-new-privs")]
+    )
+    def test_a_client_that_is_not_as_the_server(self, server, prefix):
+        assert server.ask("print('done')", prefix=prefix) == (["None"], "")
+
+    @pytest.mark.userns
+    def test_a_client_in_another_namespace(self, server):
+        prefix = ("unshare", "--user", "--map-root-user", "--mount")
+        assert server.ask("print('done')", prefix=prefix) == (["None"], "")
+
+    def test_another_interpreter(self, server):
+        assert server.ask("print('done')", env={**ENV, "LC_ALL": "C"}) == (["None"], "")
+
+    def test_nonsense(self, server):
+        script = f"""
+import socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+    server.connect("{server.path}.socket")
+    server.send(b"nonsense")
+    print(server.recv(1))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT,
+            check=True,
+        )  # fmt: skip
+        assert done.stdout == "b'-'\n"
+        assert server.ask("pass", 4) == (["4"], "")
+
+    def test_when_it_is_not_there(self, tmp_path):
+        assert Running(tmp_path / "none", None).ask("pass") == (["None"], "")
+
+    def test_when_it_was_killed(self, server):
+        server.process.kill()
+        server.wait()
+        assert server.ask("pass") == (["None"], "")
+
+
+class TestEnds:
+    @pytest.mark.parametrize("server", ["0.3"], indirect=True)
+    def test_when_nobody_has_asked_for_a_while(self, server):
+        assert server.ask("pass")[0] == ["0"]
+        assert server.wait() == 0
+        assert not list(server.path.parent.glob("server*"))
+
+    def test_when_the_program_was_changed(self, tmp_path):
+        package = tmp_path / "unionfuse"
+        package.mkdir()
+        (package / "extra.py").write_text("")
+        serve = f"""
+import unionfuse
+unionfuse.__path__.append("{package}")
+import unionfuse.extra
+{SERVE}"""
+        path = tmp_path / "server"
+        with subprocess.Popen(
+            [sys.executable, "-c", serve, path], env=ENV, cwd="/", stdout=subprocess.PIPE
+        ) as process:
+            process.stdout.readline()
+            server = Running(path, process)
+            assert server.ask("pass")[0] == ["0"]
+            os.utime(package / "extra.py", ns=(0, 1))
+            assert server.ask("pass")[0] == ["None"]
+            assert process.wait(TIMEOUT) == 0
+
+    def test_a_second_one_at_once(self, server):
+        done = subprocess.run(
+            [sys.executable, "-c", SERVE, server.path], env=ENV, cwd="/", capture_output=True,
+            timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert b"BlockingIOError" in done.stderr
+        assert server.ask("pass")[0] == ["0"]
+
+    def test_no_child_is_left_unburied(self, server):
+        for _ in range(3):
+            server.ask("pass")
+        time.sleep(0.1)
+        children = f"/proc/{server.process.pid}/task/{server.process.pid}/children"
+        with open(children) as file:
+            assert file.read() == ""
+
+
+def test_signals_reach_what_it_does(server):
+    """The server ignores SIGCHLD alone."""
+    said, _ = server.ask("import signal; print(signal.getsignal(signal.SIGCHLD))")
+    assert said[0] == str(signal.SIG_DFL)

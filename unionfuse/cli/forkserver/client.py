@@ -1,0 +1,162 @@
+"""Have a command line run by a child of a fork server, if there is one.
+
+Everything is done with what an interpreter has loaded in any case: each further module would cost
+a part of what is won.
+"""
+
+from __future__ import annotations
+
+import _socket  # `socket` loads `selectors`, `enum` and `re`
+import binascii
+import fcntl
+import marshal
+import os
+import sys
+import time
+
+from unionfuse.cli.forkserver import identity
+from unionfuse.fuse import rundir
+
+ACCEPTED, DECLINED = b"+", b"-"
+SECONDS = "UNIONFUSE_FORKSERVER_SECONDS"
+"""The variable that says how long a server waits for the next request; 0: there is none."""
+_DEFAULT_SECONDS = 30.0
+_TITLE_ROOM = 8192
+_START = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from unionfuse.cli.forkserver.server import main; main()"
+)
+
+
+class Place:
+    """Where the server of processes that are as this one is found, if there is one.
+
+    Attributes:
+        path: a file that the server holds locked; its socket is beside it.
+    """
+
+    def __init__(self, directory: str) -> None:
+        facts = f"{identity.of_process(os.getpid())}\n{identity.of_program()}"
+        name = binascii.crc32(os.fsencode(facts))
+        self.path = f"{directory}/forkserver-{name:08x}"
+
+    @property
+    def socket(self) -> str:
+        """Path of the server's socket."""
+        return f"{self.path}.socket"
+
+
+def find_place() -> Place | None:
+    """Return where the server is or would be; None where there is to be none."""
+    if waiting_seconds() <= 0:
+        return None
+    directory = rundir.find()
+    try:
+        return None if directory is None else Place(directory)
+    except OSError:
+        return None
+
+
+def waiting_seconds() -> float:
+    """Return how long a server waits for the next request before it ends."""
+    try:
+        return float(os.environ.get(SECONDS, _DEFAULT_SECONDS))
+    except ValueError:
+        return _DEFAULT_SECONDS
+
+
+def ask(place: Place, argv: list[str]) -> int | None:
+    """Have the server run a command line, as if this process did.
+
+    Returns:
+        Its exit status; None if it was not run: no server is there, or it can not.
+    """
+    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        if not _is_accepted(server, place, argv):
+            return None
+        # From here on it may have been done: to do it again would be wrong.
+        try:
+            status = server.recv(1)
+        except OSError:
+            status = b""
+    finally:
+        server.close()
+    if not status:
+        sys.stderr.write("unionfuse: what was to mount has ended without a word\n")
+        return 1
+    return status[0]
+
+
+def _is_accepted(server: _socket.socket, place: Place, argv: list[str]) -> bool:
+    cwd = -1
+    try:
+        server.connect(place.socket)
+        cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        request = (identity.of_program(), argv, sys.orig_argv, dict(os.environ))
+        fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2, cwd))
+        server.sendmsg([marshal.dumps(request)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+        return server.recv(1) == ACCEPTED
+    except OSError:
+        return False
+    finally:
+        if cwd >= 0:
+            os.close(cwd)
+
+
+def offer(place: Place) -> None:
+    """Start a server if it would have been asked twice within the time that it waits.
+
+    Most engines come to stay in one mount namespace. One that makes a new one each time, as buildah
+    without root does, would never meet its server again.
+    """
+    now = time.time()
+    try:
+        before = os.stat(place.path).st_mtime
+    except OSError:
+        before = 0.0
+    try:
+        fd = os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of a server that is getting ready
+            os.utime(fd)
+        finally:
+            os.close(fd)
+        if now - before < waiting_seconds():
+            _start(place)
+        else:
+            _sweep(os.path.dirname(place.path), now)
+    except OSError:
+        return  # it only would have been faster
+
+
+def _start(place: Place) -> None:
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        os.chdir("/")
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.closerange(3, 1 << 20)
+        room = " " * _TITLE_ROOM  # for the command lines of the children
+        os.execv(sys.executable, [sys.executable, "-c", _START, place.path, room, *sys.path])
+    finally:
+        os._exit(1)
+
+
+def _sweep(directory: str, now: float) -> None:
+    """Remove what engines have left that came once."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        is_old = now - os.stat(path).st_mtime > 10 * waiting_seconds()
+        if name.startswith("forkserver-") and "." not in name and is_old:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+            except BlockingIOError:
+                pass  # its server lives
+            finally:
+                os.close(fd)
