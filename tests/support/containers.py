@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.support.clients import House
 
+_SERVER = b"unionfuse-forkserver\0"
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT = 60.0
 
@@ -52,6 +53,7 @@ class Tool:
             "UNIONFUSE_ROOT": str(root or self.root),
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
+            "PYTHON_OF_TOOL": str(self.base),  # a fork server of its own: see `processes`
         }
         who = [] if self.is_root else [
             "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--inh-caps=-all",
@@ -91,12 +93,16 @@ class Tool:
         return found[0]
 
     def processes(self) -> list[int]:
-        """Return the processes that have the store on their command line or in their variables."""
+        """Return the processes that have the store on their command line or in their variables.
+
+        Fork servers are none: they end by themselves when nothing is asked for. Their children
+        have their variables.
+        """
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-                if os.fsencode(self.root) in told:
+                if os.fsencode(self.root) in told and not told.startswith(_SERVER):
                     found.append(int(process.name))
         return found
 

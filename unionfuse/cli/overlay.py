@@ -36,15 +36,10 @@ def _is_called_by_engine() -> bool:
 def _run_for_engine(argv: list[str]) -> int:
     from unionfuse.cli.forkserver import client
 
-    place = client.find_place()
-    if place is None or any(map(_needs_this_process, argv)):
-        return _run_here(argv, by_engine=True)
-    status = client.ask(place, argv)
-    if status is None:
-        status = _run_here(argv, by_engine=True)
-        if status == 0:
-            client.offer(place)
-    return status
+    status = None
+    if not any(map(_needs_this_process, argv)):
+        status = client.run("overlay", argv)
+    return _run_here(argv, by_engine=True) if status is None else status
 
 
 def _needs_this_process(argument: str) -> bool:

@@ -202,11 +202,3 @@ def _warn_of_nesting(made: MountPlan) -> None:
 
 def _complain(text: str) -> None:
     sys.stderr.write(f"unionfuse: {printable(text)}\n")
-
-
-def load() -> None:
-    """Import all that a mount needs, so that children that are forked have it."""
-    import unionfuse.fuse.overlay_words  # noqa: F401 - to have it
-    from unionfuse.fuse import daemon
-
-    daemon.load()

@@ -15,30 +15,33 @@ import sys
 import time
 
 from unionfuse.cli.forkserver import identity
+from unionfuse.cli.forkserver.forwarding import Forwarding
 from unionfuse.fuse import rundir
 
-ACCEPTED, DECLINED = b"+", b"-"
+DECLINED = 0  # in place of the pid of a process that does it
 SECONDS = "UNIONFUSE_FORKSERVER_SECONDS"
 """The variable that says how long a server waits for the next request; 0: there is none."""
 _DEFAULT_SECONDS = 30.0
 _TITLE_ROOM = 8192
+_PREFIX = "forkserver-"
 _START = (
-    "import sys; sys.path[:] = sys.argv[3:]; "
+    "import sys; sys.path[:] = sys.argv[4:]; "
     "from unionfuse.cli.forkserver.server import main; main()"
 )
 
 
 class Place:
-    """Where the server of processes that are as this one is found, if there is one.
+    """Where the server for processes that are as this one is found, if there is one.
 
     Attributes:
+        program: what it runs, one of `server.PROGRAMS`.
         path: a file that the server holds locked; its socket is beside it.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, program: str) -> None:
         facts = f"{identity.of_process(os.getpid())}\n{identity.of_program()}"
-        name = binascii.crc32(os.fsencode(facts))
-        self.path = f"{directory}/forkserver-{name:08x}"
+        self.program = program
+        self.path = f"{directory}/{_PREFIX}{program}-{binascii.crc32(os.fsencode(facts)):08x}"
 
     @property
     def socket(self) -> str:
@@ -46,15 +49,27 @@ class Place:
         return f"{self.path}.socket"
 
 
-def find_place() -> Place | None:
-    """Return where the server is or would be; None where there is to be none."""
+def run(program: str, argv: list[str]) -> int | None:
+    """Have a server run a command line of `program`, as if this process did.
+
+    If there is none, one is started for those who come later, provided that another came lately.
+
+    Returns:
+        The exit status; None if it was not run.
+    """
     if waiting_seconds() <= 0:
         return None
     directory = rundir.find()
+    if directory is None:
+        return None
     try:
-        return None if directory is None else Place(directory)
+        place = Place(directory, program)
     except OSError:
         return None
+    status = ask(place, argv)
+    if status is None:
+        offer(place)
+    return status
 
 
 def waiting_seconds() -> float:
@@ -66,29 +81,35 @@ def waiting_seconds() -> float:
 
 
 def ask(place: Place, argv: list[str]) -> int | None:
-    """Have the server run a command line, as if this process did.
+    """Have the server at `place` run a command line, and pass on the signals that come meanwhile.
 
     Returns:
         Its exit status; None if it was not run: no server is there, or it can not.
     """
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    signals = Forwarding()
     try:
-        if not _is_accepted(server, place, argv):
+        pid = _accepted(server, place, argv)
+        if pid is None:
             return None
+        signals.begin(pid)
         # From here on it may have been done: to do it again would be wrong.
         try:
             status = server.recv(1)
         except OSError:
             status = b""
     finally:
+        signals.end()
         server.close()
     if not status:
-        sys.stderr.write("unionfuse: what was to mount has ended without a word\n")
+        signals.die()
+        sys.stderr.write("unionfuse: the process that did the work has ended without a word\n")
         return 1
     return status[0]
 
 
-def _is_accepted(server: _socket.socket, place: Place, argv: list[str]) -> bool:
+def _accepted(server: _socket.socket, place: Place, argv: list[str]) -> int | None:
+    """Return the process that does what is asked for; None if none does."""
     cwd = -1
     try:
         server.connect(place.socket)
@@ -96,9 +117,9 @@ def _is_accepted(server: _socket.socket, place: Place, argv: list[str]) -> bool:
         request = (identity.of_program(), argv, sys.orig_argv, dict(os.environ))
         fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2, cwd))
         server.sendmsg([marshal.dumps(request)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-        return server.recv(1) == ACCEPTED
+        return int.from_bytes(server.recv(4), "big") or None
     except OSError:
-        return False
+        return None
     finally:
         if cwd >= 0:
             os.close(cwd)
@@ -141,7 +162,8 @@ def _start(place: Place) -> None:
             os.dup2(null, fd)
         os.closerange(3, 1 << 20)
         room = " " * _TITLE_ROOM  # for the command lines of the children
-        os.execv(sys.executable, [sys.executable, "-c", _START, place.path, room, *sys.path])
+        what = (place.program, place.path, room, *sys.path)
+        os.execv(sys.executable, [sys.executable, "-c", _START, *what])
     finally:
         os._exit(1)
 
@@ -151,7 +173,7 @@ def _sweep(directory: str, now: float) -> None:
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         is_old = now - os.stat(path).st_mtime > 10 * waiting_seconds()
-        if name.startswith("forkserver-") and "." not in name and is_old:
+        if name.startswith(_PREFIX) and "." not in name and is_old:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

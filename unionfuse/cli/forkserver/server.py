@@ -10,6 +10,7 @@ import array
 import contextlib
 import fcntl
 import gc
+import importlib
 import marshal
 import os
 import select
@@ -24,10 +25,13 @@ from unionfuse.syscalls import title
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PROGRAMS = {"overlay": "unionfuse.cli.overlay_served", "unionfuse": "unionfuse.cli.served"}
+"""By the name of a program, the module whose `load` gets ready for its `run`."""
+
 _NAME = "unionfuse-forkserver"
 _MOST = 1 << 20  # bytes of a request
 _N_FDS = 4
-_SETTLE_SECONDS = 0.1
+_SETTLE_SECONDS = 0.3
 _BACKLOG = 64
 
 
@@ -109,12 +113,12 @@ class Server:
             accepts = self._can_be(connection, request)
             if accepts:
                 _become(request, fds)
+                _end_with(connection)
         except (OSError, ValueError, TypeError):
             accepts = False
+        connection.send((os.getpid() if accepts else client.DECLINED).to_bytes(4, "big"))
         if not accepts:
-            connection.send(client.DECLINED)
             return 1
-        connection.send(client.ACCEPTED)
         try:
             status = self._run(request.argv)
         except BaseException:
@@ -122,7 +126,7 @@ class Server:
             status = 1
         sys.stdout.flush()
         sys.stderr.flush()
-        connection.send(bytes([status]))
+        connection.send(bytes([status & 0xFF]))
         return status
 
     def _can_be(self, connection: socket.socket, request: Request) -> bool:
@@ -158,6 +162,17 @@ def _become(request: Request, fds: list[int]) -> None:
     title.write(request.command_line)
 
 
+def _end_with(connection: socket.socket) -> None:
+    """Let the kernel kill this process when the client is gone, killed itself perhaps.
+
+    Nothing else comes from the client. What this process forks is not killed.
+    """
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(connection, fcntl.F_GETFL)
+    fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+
 def _sources() -> dict[str, int]:
     """Return when each loaded file of the program was changed, in ns: no child mixes versions."""
     found = {}
@@ -169,21 +184,18 @@ def _sources() -> dict[str, int]:
 
 
 def main() -> None:
-    """Be a server: called by `client.offer`, with the path."""
+    """Be a server: called by `client.offer`, with the name of a program and a path."""
     gc.disable()
-    path = sys.argv[1]
+    program, path = sys.argv[1:3]
     title.write([_NAME])
-    # The one that has just been mounted without a server goes first.
+    if client.Place(os.path.dirname(path), program).path != path:
+        return  # nobody would find it
+    # The command that has just begun without a server goes first.
     select.select([], [], [], _SETTLE_SECONDS)
-    import functools
-
-    import trio  # noqa: F401 - for the children
-
-    from unionfuse.cli import overlay_cmd
-
-    overlay_cmd.load()
+    loaded = importlib.import_module(PROGRAMS[program])
+    loaded.load()
     try:
-        server = Server(path, functools.partial(overlay_cmd.run, by_engine=True))
+        server = Server(path, loaded.run)
     except BlockingIOError:
         return
     gc.collect()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.commands import wait_until
 from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
@@ -144,13 +145,13 @@ import socket
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect("{server.path}.socket")
     server.send(b"nonsense")
-    print(server.recv(1))
+    print(int.from_bytes(server.recv(4), "big"))
 """
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT,
             check=True,
         )  # fmt: skip
-        assert done.stdout == "b'-'\n"
+        assert done.stdout == "0\n"
         assert server.ask("pass", 4) == (["4"], "")
 
     def test_when_it_is_not_there(self, tmp_path):
@@ -206,7 +207,50 @@ import unionfuse.extra
             assert file.read() == ""
 
 
-def test_signals_reach_what_it_does(server):
-    """The server ignores SIGCHLD alone."""
-    said, _ = server.ask("import signal; print(signal.getsignal(signal.SIGCHLD))")
-    assert said[0] == str(signal.SIG_DFL)
+class TestSignals:
+    def client(self, server: Running, statement: str) -> subprocess.Popen[str]:
+        """Start a client; return it when the statement has printed something."""
+        ready = f"import signal, time; print('ready', flush=True); {statement}"
+        client = subprocess.Popen(
+            [sys.executable, "-c", ASK, server.path, ready, "5"],
+            env=ENV, cwd="/", stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert client.stdout
+        assert client.stdout.readline().startswith("asked")
+        assert client.stdout.readline() == "ready\n"
+        return client
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGWINCH])
+    def test_they_are_passed_on(self, server, number):
+        statement = f"print(signal.sigwait([{int(number)}]).name)"
+        block = f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])"
+        with self.client(server, f"{block}; print('blocked', flush=True); {statement}") as client:
+            assert client.stdout.readline() == "blocked\n"
+            client.send_signal(number)
+            said, _ = client.communicate(timeout=TIMEOUT)
+        assert said.splitlines() == [number.name, "5"]
+
+    def test_one_that_ends_it_ends_the_client(self, server):
+        with self.client(server, "time.sleep(60)") as client:
+            client.send_signal(signal.SIGTERM)
+            assert client.wait(TIMEOUT) == -signal.SIGTERM
+
+    def test_a_client_that_is_killed_takes_it_along(self, server, tmp_path):
+        script = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+        with self.client(server, script) as client:
+            wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+            client.kill()
+        pid = int((tmp_path / "pid").read_text())
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+    def test_what_it_has_forked_goes_on(self, server, tmp_path):
+        script = f"""
+if not os.fork():
+    os.setsid(); time.sleep(0.3); open({str(tmp_path / "done")!r}, "w").close(); os._exit(0)
+"""
+        assert server.ask(f"import time\n{script}")[0] == ["0"]
+        wait_until((tmp_path / "done").exists)
+
+    def test_it_waits_for_children_though_the_server_does_not(self, server):
+        said, _ = server.ask("import signal; print(signal.getsignal(signal.SIGCHLD))")
+        assert said[0] == str(signal.SIG_DFL)
