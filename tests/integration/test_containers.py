@@ -47,9 +47,11 @@ def house() -> Iterator[House]:
     shutil.rmtree(base, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", params=["root", "user"])
+@pytest.fixture(scope="module", params=["root", "user", "unserved"])
 def tool(request: pytest.FixtureRequest, house: House) -> Iterator[Tool]:
-    with containers.tool(house, request.param, is_root=request.param == "root") as made:
+    """Return a tool of root, of a user, and one of root whose commands no fork server runs."""
+    is_root, served = request.param != "user", request.param != "unserved"
+    with containers.tool(house, request.param, is_root=is_root, served=served) as made:
         made.run(
             "image", "import", house.base / "busybox.tar", IMAGE,
             "--cmd", "sh", "--env", "FROM_IMAGE=yes",

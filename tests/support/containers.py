@@ -32,11 +32,13 @@ class Tool:
     Attributes:
         base: a directory of the user's.
         is_root: whether it runs as root.
+        served: whether a fork server may run its commands.
     """
 
     house: House
     base: Path
     is_root: bool
+    served: bool = True
 
     @property
     def root(self) -> Path:
@@ -54,6 +56,7 @@ class Tool:
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
             "PYTHON_OF_TOOL": str(self.base),  # a fork server of its own: see `processes`
+            **({} if self.served else {"UNIONFUSE_FORKSERVER_SECONDS": "0"}),
         }
         who = [] if self.is_root else [
             "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--inh-caps=-all",
@@ -129,14 +132,14 @@ def _command_line(pid: int) -> str:
 
 
 @contextlib.contextmanager
-def tool(house: House, name: str, *, is_root: bool) -> Iterator[Tool]:
+def tool(house: House, name: str, *, is_root: bool, served: bool = True) -> Iterator[Tool]:
     """Make a directory for a user and yield its `unionfuse`; no container outlives the block."""
     base = house.base / name
     for directory in (base, base / "home", base / "runtime"):
         directory.mkdir(mode=0o755)
     if not is_root:
         subprocess.run(["chown", "-R", f"{UID}:{UID}", base], check=True, timeout=30)
-    made = Tool(house, base, is_root)
+    made = Tool(house, base, is_root, served)
     try:
         yield made
     finally:

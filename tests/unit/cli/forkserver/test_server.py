@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SERVE = """
 import gc, os, sys, time
@@ -79,6 +79,20 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
         process.kill()
 
 
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """Make a control group of version 2."""
+    roots = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
+    unified = [root for root in roots if (root / "cgroup.procs").exists()]
+    if not unified or not os.access(unified[0], os.W_OK) or os.geteuid():
+        pytest.skip("no control groups of version 2 that may be made here")
+    made = unified[0] / f"unionfuse-test-{os.getpid()}"
+    made.mkdir()
+    yield made
+    wait_until(lambda: not (made / "cgroup.procs").read_text())
+    made.rmdir()
+
+
 class TestStandsIn:
     def test_its_exit_status_is_told(self, server):
         assert server.ask("pass", 7) == (["7"], "")
@@ -104,6 +118,11 @@ class TestStandsIn:
     def test_it_looks_as_the_client_did(self, server):
         show = "print(open('/proc/self/cmdline').read().rstrip(chr(0)).split(chr(0))[3:5])"
         assert server.ask(show)[0][0] == str([str(server.path), show])
+
+    def test_it_is_in_the_control_group_of_the_client(self, server, group):
+        into = ("sh", "-c", f'echo 0 > {group}/cgroup.procs && exec "$@"', "sh")
+        said, _ = server.ask("print(open('/proc/self/cgroup').read())", prefix=into)
+        assert f"0::/{group.name}" in said
 
     def test_it_has_no_other_descriptors(self, server):
         said, _ = server.ask("print(len(os.listdir('/proc/self/fd')))")
