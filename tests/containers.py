@@ -71,7 +71,7 @@ def run_many(tool: Tool, count: int, options: list[str]) -> None:
         ids = tool.out("ps", "-q").split()
         assert sorted(answers) == sorted(ids), "each has a hostname of its own"
         print(f"{(before - available()) / count / 1024:.1f} MiB less are available, for each")
-        states = [tool.state(name) for name in names[: min(10, count)]]
+        states = [tool.state(name) for name in names[:: max(1, count // 10)]]
         for helper in HELPERS:
             found = [memory(state[helper]) for state in states]
             pss = statistics.median(each["Pss"] for each in found) / 1024

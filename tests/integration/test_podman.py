@@ -288,6 +288,8 @@ class TestMany:
             ours.podman(*RUN, IMAGE, "true")
         wait_until(lambda: not ours.daemons())
         assert ours.mounts() == []
+        assert ours.servers()  # while more could come; they do not
+        wait_until(lambda: not ours.servers(), seconds=30)
 
 
 class TestOtherStores:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 USER, UID = "unionfusetest", 64_321
 SUBIDS = (1_000_000, 65_536)
 TIMEOUT = 120.0
+_SERVER = b"unionfuse-forkserver\0"
 FUSE_OVERLAYFS = Path("/usr/bin/fuse-overlayfs")
 
 _PROGRAM = """\
@@ -173,6 +174,8 @@ class Engine:
             "BUILDAH_ISOLATION": "chroot",
             "LC_ALL": "C.UTF-8",
             "TMPDIR": str(self.base / "tmp"),
+            "UNIONFUSE_FORKSERVER_SECONDS": "10",
+            "PYTHON_OF_ENGINE": str(self.base),  # a fork server of its own
         }
         who = [] if self.is_root else [
             "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--inh-caps=-all",
@@ -193,6 +196,16 @@ class Engine:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if f"{self.base}/graph/overlay/".encode() in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return found
+
+    def servers(self) -> list[int]:
+        """Return the fork servers of these engines."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                is_server = (process / "cmdline").read_bytes().startswith(_SERVER)
+                if is_server and os.fsencode(self.base) in (process / "environ").read_bytes():
                     found.append(int(process.name))
         return found
 
