@@ -42,6 +42,7 @@ MOUNTING = (
         "images and containers",
         (
             "test_build.py",
+            "test_container_modes.py",
             "test_containers.py",
             "test_image_crash.py",
             "test_image_engines.py",

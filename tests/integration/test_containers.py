@@ -50,8 +50,8 @@ def house() -> Iterator[House]:
 @pytest.fixture(scope="module", params=["root", "user", "unserved"])
 def tool(request: pytest.FixtureRequest, house: House) -> Iterator[Tool]:
     """Return a tool of root, of a user, and one of root whose commands no fork server runs."""
-    is_root, served = request.param != "user", request.param != "unserved"
-    with containers.tool(house, request.param, is_root=is_root, served=served) as made:
+    more = {"UNIONFUSE_FORKSERVER_SECONDS": "0"} if request.param == "unserved" else {}
+    with containers.tool(house, request.param, is_root=request.param != "user", **more) as made:
         made.run(
             "image", "import", house.base / "busybox.tar", IMAGE,
             "--cmd", "sh", "--env", "FROM_IMAGE=yes",

@@ -9,14 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.clients import UID, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.support.clients import House
 
@@ -32,13 +32,13 @@ class Tool:
     Attributes:
         base: a directory of the user's.
         is_root: whether it runs as root.
-        served: whether a fork server may run its commands.
+        more: variables of its environment.
     """
 
     house: House
     base: Path
     is_root: bool
-    served: bool = True
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -56,7 +56,7 @@ class Tool:
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
             "PYTHON_OF_TOOL": str(self.base),  # a fork server of its own: see `processes`
-            **({} if self.served else {"UNIONFUSE_FORKSERVER_SECONDS": "0"}),
+            **self.more,
         }
         who = [] if self.is_root else [
             "setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--inh-caps=-all",
@@ -132,14 +132,21 @@ def _command_line(pid: int) -> str:
 
 
 @contextlib.contextmanager
-def tool(house: House, name: str, *, is_root: bool, served: bool = True) -> Iterator[Tool]:
-    """Make a directory for a user and yield its `unionfuse`; no container outlives the block."""
+def tool(house: House, name: str, *, is_root: bool, **more: str) -> Iterator[Tool]:
+    """Make a directory for a user and yield its `unionfuse`; no container outlives the block.
+
+    Args:
+        house: where it runs.
+        name: of the directory.
+        is_root: whether it runs as root.
+        more: variables of its environment.
+    """
     base = house.base / name
     for directory in (base, base / "home", base / "runtime"):
         directory.mkdir(mode=0o755)
     if not is_root:
         subprocess.run(["chown", "-R", f"{UID}:{UID}", base], check=True, timeout=30)
-    made = Tool(house, base, is_root, served)
+    made = Tool(house, base, is_root, more)
     try:
         yield made
     finally:
