@@ -1,9 +1,8 @@
 """Serve one session: from the first request, to signals, to the unmount.
 
-To import trio takes longer than all that a mount needs before, and a core that an engine wants
-meanwhile. So a session that can answer without it does so: alone, as long as the engine that has
-mounted is busy with the mount, then while a thread imports it. A mount that is gone again by then
-never needed it.
+To import trio takes longer than all that a mount needs before, and as much memory as a daemon has
+without it. So a session that can answer without it does so while a thread imports it. That of a
+container does so alone, until something has to wait: most end before that.
 """
 
 from __future__ import annotations
@@ -19,15 +18,11 @@ from typing import Protocol, runtime_checkable
 
 from unionfuse.fuse import mounting
 from unionfuse.fuse.errors import MountError
-from unionfuse.fuse.signals import OBEYED
+from unionfuse.fuse.signals import OBEYED, noticed
 
 log = logging.getLogger(__name__)
 
 _WRITE_BACK_SECONDS = 30
-# Trio is imported when nothing was asked for so long, at last when so long has passed: only trio
-# obeys signals.
-_QUIET_SECONDS = 0.2
-_ALONE_SECONDS = 2.0
 # How long the import may keep the interpreter from a request that has come.
 _SWITCH_SECONDS = 0.0001
 
@@ -54,21 +49,25 @@ class Session(Protocol):
 class InlineSession(Session, Protocol):
     """A session that does not need trio to answer."""
 
-    def serve_alone(self, quiet: float, most: float) -> bool:
-        """Answer requests until something needs trio, at most for `most` seconds.
-
-        Something does when a request would wait, or when none has come for `quiet` seconds.
+    def serve_alone(self, signal_fd: int) -> bool:
+        """Answer requests until `signal_fd` can be read, or one would wait.
 
         Returns:
-            False if the filesystem is unmounted.
+            Whether it is over: nothing is left to serve.
         """
 
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests until `ready_fd` can be read; what would wait is left to `serve`."""
 
 
-def serve(session: Session, mountpoint: bytes) -> None:
+def serve(session: Session, mountpoint: bytes, *, alone: bool = False) -> None:
     """Answer requests until the filesystem is unmounted or a signal ends it.
+
+    Args:
+        session: what answers them.
+        mountpoint: of the filesystem.
+        alone: not to import trio before it is wanted, if the session can do without: for mounts of
+            which there are many, and that most often end before that.
 
     Preconditions:
         `signals.hold` has been called.
@@ -76,15 +75,19 @@ def serve(session: Session, mountpoint: bytes) -> None:
     Raises:
         MountError: if the session can not serve this mount.
     """
-    if isinstance(session, InlineSession) and "trio" not in sys.modules:
-        if not session.serve_alone(_QUIET_SECONDS, _ALONE_SECONDS):
-            return
-        _serve_while_importing(session)
-    import trio
-
     # What is there by now stays: it is not to be looked through again and again.
     gc.freeze()
     gc.enable()
+    if isinstance(session, InlineSession):
+        if alone and "trio" not in sys.modules:
+            with noticed() as signal_fd:
+                is_over = session.serve_alone(signal_fd)
+            if is_over:
+                return
+        _serve_while_importing(session)
+    import trio
+
+    gc.freeze()
     try:
         trio.run(_serve, session, mountpoint)
     except* MountError as group:

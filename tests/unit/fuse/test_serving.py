@@ -1,9 +1,10 @@
-"""A session answers before and while trio is imported, and goes on with it."""
+"""A session answers alone, then while trio is being imported, and goes on with it."""
 
 from __future__ import annotations
 
 import gc
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -45,6 +46,18 @@ class Recorded:
         return "none"
 
 
+class RecordedInline(Recorded):
+    """A session that can answer without trio."""
+
+    def serve_alone(self, signal_fd: int) -> bool:
+        self.steps.append("serve_alone")
+        return False
+
+    def serve_until(self, ready_fd: int) -> None:
+        self.steps.append("serve_until")
+        assert select.select([ready_fd], [], [], TIMEOUT)[0]
+
+
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     interval, limits = sys.getswitchinterval(), gc.get_threshold()
@@ -55,50 +68,38 @@ def _as_before() -> Iterator[None]:
     assert (sys.getswitchinterval(), gc.get_threshold()) == (interval, limits)
 
 
-def run(statements: str) -> list[str]:
-    """Run `statements` in an interpreter that has not imported trio; return the lines printed."""
-    script = f"""
-import select, sys, time
-from unionfuse.fuse import serving, signals
-assert "trio" not in sys.modules
+def test_an_inline_session_serves_before_trio_does() -> None:
+    session = RecordedInline()
+    serving.serve(session, b"/")
+    assert session.steps == ["serve_until", "serve"]
+
+
+def test_one_that_is_to_do_without_trio_does_not_where_it_is_there() -> None:
+    session = RecordedInline()
+    serving.serve(session, b"/", alone=True)
+    assert session.steps == ["serve_until", "serve"]
+
+
+def test_one_that_is_to_do_without_trio_goes_on_with_it_when_it_has_to() -> None:
+    script = """
+import select, sys
+from unionfuse.fuse import serving
 class Session:
-    name = "inline"
-    def serve_alone(self, quiet, most):
-        print("alone")
-        return True
-    def serve_until(self, ready_fd):
-        assert select.select([ready_fd], [], [], {TIMEOUT})[0]
-        print("until")
+    name = "alone"
+    def serve_alone(self, signal_fd):
+        print("alone", "trio" in sys.modules)
+        return False
+    def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
     async def serve(self): print("served", "trio" in sys.modules)
     def stop(self): pass
     def close(self): pass
     def statistics(self): return ""
-{statements}
+serving.serve(Session(), b"/", alone=True)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    return done.stdout.splitlines()
-
-
-def test_an_inline_session_serves_before_trio_does() -> None:
-    assert run("serving.serve(Session(), b'/')") == ["alone", "until", "served True"]
-
-
-def test_a_mount_that_is_gone_by_then_never_imports_trio() -> None:
-    said = run(
-        """
-Session.serve_alone = lambda self, quiet, most: False
-serving.serve(Session(), b"/")
-print("trio" in sys.modules)
-"""
-    )
-    assert said == ["False"]
-
-
-def test_where_trio_is_there_it_serves_from_the_beginning() -> None:
-    said = run("import trio; serving.serve(Session(), b'/')")
-    assert said == ["served True"]
+    assert done.stdout == "alone False\nserved True\n"
 
 
 def test_any_other_is_served_by_trio_alone() -> None:
@@ -109,20 +110,8 @@ def test_any_other_is_served_by_trio_alone() -> None:
 
 def test_no_descriptor_is_left_open() -> None:
     before = os.listdir("/proc/self/fd")
-    serving.serve(Recorded(), b"/")
+    serving.serve(RecordedInline(), b"/")
     assert os.listdir("/proc/self/fd") == before
-
-
-def test_no_descriptor_of_the_import_is_left_open() -> None:
-    said = run(
-        """
-import os
-before = os.listdir("/proc/self/fd")
-serving.serve(Session(), b"/")
-print(os.listdir("/proc/self/fd") == before)
-"""
-    )
-    assert said[-1] == "True"
 
 
 def test_the_garbage_collector_works_but_not_on_what_was_there() -> None:
@@ -144,8 +133,8 @@ def test_any_other_exception_of_a_session_is_not_hidden() -> None:
 
 
 def test_the_session_answers_while_a_slow_import_goes_on() -> None:
-    said = run(
-        """
+    script = """
+import select, sys, time
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == "trio":
@@ -153,28 +142,105 @@ class Slow:
             time.sleep(0.5)
             print("import goes on", flush=True)
 sys.meta_path.insert(0, Slow())
-def serve_until(self, ready_fd):
-    time.sleep(0.2)
-    print("answered", flush=True)
-    select.select([ready_fd], [], [], 10)
-Session.serve_until = serve_until
+from unionfuse.fuse import serving, signals
+class Session:
+    name = "slow"
+    def serve_alone(self, signal_fd): raise AssertionError
+    def serve_until(self, ready_fd):
+        time.sleep(0.2)
+        print("answered", flush=True)
+        select.select([ready_fd], [], [], 10)
+    async def serve(self): print("served", "trio" in sys.modules)
+    def stop(self): pass
+    def close(self): pass
+    def statistics(self): return ""
+assert "trio" not in sys.modules
 serving.serve(Session(), b"/")
 """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    assert said == ["alone", "import begins", "answered", "import goes on", "served True"]
+    assert done.stdout.splitlines() == [
+        "import begins",
+        "answered",
+        "import goes on",
+        "served True",
+    ]
+
+
+def test_a_session_that_is_over_before_anything_waits_never_needs_trio() -> None:
+    script = """
+import sys
+from unionfuse.fuse import serving
+class Session:
+    name = "short"
+    def serve_alone(self, signal_fd): return True
+    def serve_until(self, ready_fd): raise AssertionError
+    async def serve(self): raise AssertionError
+    def stop(self): pass
+    def close(self): pass
+    def statistics(self): return ""
+serving.serve(Session(), b"/", alone=True)
+print("trio" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_a_signal_that_comes_while_a_session_serves_alone_is_obeyed_by_trio() -> None:
+    script = """
+import os, select, signal
+from unionfuse.fuse import serving, signals
+class Session:
+    name = "alone"
+    def serve_alone(self, signal_fd):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return not select.select([signal_fd], [], [], 10)[0]
+    def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
+    async def serve(self):
+        import trio
+        self.stopped = trio.Event()
+        with trio.fail_after(10):
+            await self.stopped.wait()
+    def stop(self):
+        print("stopped")
+        self.stopped.set()
+    def close(self): pass
+    def statistics(self): return ""
+serving._unmount = lambda mountpoint: False
+signals.hold()
+serving.serve(Session(), b"/", alone=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "stopped\n"
 
 
 def test_an_import_that_fails_ends_the_serving() -> None:
-    said = run(
-        """
-sys.meta_path.insert(0, type("None", (), {"find_spec": lambda *_: 1 / 0})())
+    script = """
+import select, sys
+sys.modules["trio"] = None
+from unionfuse.fuse import serving, signals
+class Session:
+    name = "broken"
+    def serve_alone(self, signal_fd): raise AssertionError
+    def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
+    async def serve(self): print("served")
+    def stop(self): pass
+    def close(self): pass
+    def statistics(self): return ""
 try:
     serving.serve(Session(), b"/")
-except ZeroDivisionError:
-    print("failed")
+except ImportError as err:
+    print("ImportError")
 """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    assert said == ["alone", "until", "failed"]
+    assert done.stdout == "ImportError\n"
 
 
 def test_a_signal_that_was_held_is_obeyed_when_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ _BUFFER_SIZE = MAX_WRITE + 4096
 _WAKE_SECONDS = 60e-6  # that a wake-up takes, over and above the time without a request
 _CONTENDED_SECONDS = 40e-6  # longer than this a look does not take unless others want the core
 _REST = 64  # waits without polling, when others want the core
+_LOOK = 64  # requests, after which another descriptor is looked at
 _WITHDRAWN = (errno.EINTR, errno.ENOENT, errno.EAGAIN)
 _ENDED = (errno.ENODEV, errno.ECONNABORTED)
 
@@ -92,8 +93,8 @@ class Connection:
             raise err
         return 0
 
-    def requests_until(self, other_fd: int) -> Iterator[int]:
-        """Receive requests, without trio, until `other_fd` can be read.
+    def requests_until(self, other_fd: int, *, may_poll: bool = False) -> Iterator[int]:
+        """Receive requests, without trio, until `other_fd` can be read; 0 before each wait.
 
         Raises:
             ConnectionEnded: when no more requests come.
@@ -101,34 +102,18 @@ class Connection:
         poller = select.poll()
         poller.register(self.fd, select.POLLIN)
         poller.register(other_fd, select.POLLIN)
-        while all(fd != other_fd for fd, _ in poller.poll()):
-            if size := self.receive(may_poll=False):
-                yield size
-
-    def requests_while_busy(self, quiet: float, most: float) -> Iterator[int]:
-        """Receive requests, without trio, until none has come for `quiet` seconds.
-
-        Args:
-            quiet: in seconds.
-            most: seconds after which it ends in any case.
-
-        Raises:
-            ConnectionEnded: when no more requests come.
-        """
-        poller = select.poll()
-        poller.register(self.fd, select.POLLIN)
-        now = perf_counter()
-        end = now + most
-        while now < end:
-            if size := self.receive(may_poll=True):
-                yield size
-                now = perf_counter()
+        count = 0
+        while True:
+            size = self.receive(may_poll=may_poll)
+            yield size
+            count += 1
+            if size and count % _LOOK:  # however fast they come, the other gets a look
                 continue
             began = perf_counter()
-            if not poller.poll(quiet * 1000):
+            if any(fd == other_fd for fd, _ in poller.poll(0 if size else None)):
                 return
-            now = perf_counter()
-            self._note_wait(now - began)
+            if not size:
+                self._note_wait(perf_counter() - began)
 
     async def wait(self) -> None:
         """Wait for a request."""

@@ -80,7 +80,7 @@ class Pending:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something has come that waits for `begin`."""
+        """Whether something has come before `begin`, which it waits for."""
         return bool(self._early)
 
     def begin(self, nursery: trio.Nursery) -> None:

@@ -39,7 +39,7 @@ from unionfuse.syscalls import memory
 from unionfuse.union.fs import CopyUpNeeded, UnionFs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import trio
 
@@ -106,33 +106,34 @@ class KernelSession:
             for opcode in _ON_XATTRS:
                 del self._handlers[opcode]
 
-    def serve_alone(self, quiet: float, most: float) -> bool:
-        """Answer requests, without trio, until one would wait or none has come for `quiet` seconds.
-
-        It takes longer to import trio than to mount, and most answers do not need it.
-
-        Args:
-            quiet: in seconds.
-            most: seconds after which it ends in any case.
+    def serve_alone(self, signal_fd: int) -> bool:
+        """Answer requests, without trio, until `signal_fd` can be read or one has to wait.
 
         Returns:
-            False if the filesystem is unmounted.
+            Whether it is over: nothing is left to serve.
         """
-        self._answer_all(self._connection.requests_while_busy(quiet, most), alone=True)
-        return not self._is_over
+        try:
+            for size in self._connection.requests_until(signal_fd, may_poll=True):
+                if not size:
+                    self._give_back()
+                    continue
+                self._answer(size)
+                if self._is_over or self._context.pending.is_waiting:
+                    break
+        except ConnectionEnded:
+            self._is_over = True
+        return self._is_over
 
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests, without trio, until `ready_fd` can be read.
 
         What would wait is begun by `serve`.
         """
-        self._answer_all(self._connection.requests_until(ready_fd))
-
-    def _answer_all(self, sizes: Iterator[int], *, alone: bool = False) -> None:
         try:
-            for size in sizes:
-                self._answer(size)
-                if self._is_over or (alone and self._context.pending.is_waiting):
+            for size in self._connection.requests_until(ready_fd):
+                if size:
+                    self._answer(size)
+                if self._is_over:
                     return
         except ConnectionEnded:
             self._is_over = True
