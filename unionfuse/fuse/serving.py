@@ -1,7 +1,8 @@
 """Serve one session: from the first request, to signals, to the unmount.
 
-To import trio takes longer than all that a mount needs before, so a session that can answer
-without it does so while a thread imports it.
+To import trio takes longer than all that a mount needs before, and half as much memory as a daemon
+has without it. So a session that can answer alone does so until something has to wait, or much is
+asked, and goes on while a thread imports trio. Most containers end before that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Protocol, runtime_checkable
 
 from unionfuse.fuse import mounting
 from unionfuse.fuse.errors import MountError
-from unionfuse.fuse.signals import OBEYED
+from unionfuse.fuse.signals import OBEYED, noticed
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,13 @@ class Session(Protocol):
 class InlineSession(Session, Protocol):
     """A session that does not need trio to answer."""
 
+    def serve_alone(self, signal_fd: int) -> bool:
+        """Answer requests until `signal_fd` can be read, or `serve` would do better.
+
+        Returns:
+            Whether it is over: nothing is left to serve.
+        """
+
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests until `ready_fd` can be read; what would wait is left to `serve`."""
 
@@ -62,6 +70,11 @@ def serve(session: Session, mountpoint: bytes) -> None:
         MountError: if the session can not serve this mount.
     """
     if isinstance(session, InlineSession):
+        if "trio" not in sys.modules:
+            with noticed() as signal_fd:
+                is_over = session.serve_alone(signal_fd)
+            if is_over:
+                return
         _serve_while_importing(session)
     import trio
 

@@ -1,4 +1,4 @@
-"""A session answers while trio is being imported, and goes on with it."""
+"""A session answers alone, then while trio is being imported, and goes on with it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ class Recorded:
 
 class RecordedInline(Recorded):
     """A session that can answer without trio."""
+
+    def serve_alone(self, signal_fd: int) -> bool:
+        raise AssertionError("trio is there")
 
     def serve_until(self, ready_fd: int) -> None:
         self.steps.append("serve_until")
@@ -113,6 +116,7 @@ sys.meta_path.insert(0, Slow())
 from unionfuse.fuse import serving, signals
 class Session:
     name = "slow"
+    def serve_alone(self, signal_fd): return False
     def serve_until(self, ready_fd):
         time.sleep(0.2)
         print("answered", flush=True)
@@ -135,6 +139,57 @@ serving.serve(Session(), b"/")
     ]
 
 
+def test_a_session_that_is_over_before_anything_waits_never_needs_trio() -> None:
+    script = """
+import sys
+from unionfuse.fuse import serving
+class Session:
+    name = "short"
+    def serve_alone(self, signal_fd): return True
+    def serve_until(self, ready_fd): raise AssertionError
+    async def serve(self): raise AssertionError
+    def stop(self): pass
+    def close(self): pass
+    def statistics(self): return ""
+serving.serve(Session(), b"/")
+print("trio" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_a_signal_that_comes_while_a_session_serves_alone_is_obeyed_by_trio() -> None:
+    script = """
+import os, select, signal
+from unionfuse.fuse import serving, signals
+class Session:
+    name = "alone"
+    def serve_alone(self, signal_fd):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return not select.select([signal_fd], [], [], 10)[0]
+    def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
+    async def serve(self):
+        import trio
+        self.stopped = trio.Event()
+        with trio.fail_after(10):
+            await self.stopped.wait()
+    def stop(self):
+        print("stopped")
+        self.stopped.set()
+    def close(self): pass
+    def statistics(self): return ""
+serving._unmount = lambda mountpoint: False
+signals.hold()
+serving.serve(Session(), b"/")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "stopped\n"
+
+
 def test_an_import_that_fails_ends_the_serving() -> None:
     script = """
 import select, sys
@@ -142,6 +197,7 @@ sys.modules["trio"] = None
 from unionfuse.fuse import serving, signals
 class Session:
     name = "broken"
+    def serve_alone(self, signal_fd): return False
     def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
     async def serve(self): print("served")
     def stop(self): pass

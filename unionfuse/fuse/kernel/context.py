@@ -78,6 +78,11 @@ class Pending:
         self._nursery: trio.Nursery | None = None
         self._early: list[tuple[Head, str, Callable[[], Awaitable[bytes]]]] = []
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something has come before `begin`, which it waits for."""
+        return bool(self._early)
+
     def begin(self, nursery: trio.Nursery) -> None:
         """Run what waits in `nursery`: what has come already, and what will come."""
         self._nursery = nursery

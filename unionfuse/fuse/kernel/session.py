@@ -53,6 +53,7 @@ _UNANSWERED = {wire.OPENDIR: "opendir", wire.FLUSH: "flush"}
 # So are these with `noxattrs`.
 _ON_XATTRS = (wire.GETXATTR, wire.LISTXATTR, wire.SETXATTR, wire.REMOVEXATTR)
 _MANY_NODES = 10_000
+_ALONE = 1000  # requests that are answered without trio
 _NOTHING_AGREED = Agreement(0, 0, CACHED)
 
 
@@ -105,6 +106,26 @@ class KernelSession:
         if not plan.options.xattrs:
             for opcode in _ON_XATTRS:
                 del self._handlers[opcode]
+
+    def serve_alone(self, signal_fd: int) -> bool:
+        """Answer requests, without trio, until `signal_fd` can be read or trio is wanted.
+
+        It is wanted when something waits for it, and where more is asked than by a small
+        container: `serve` looks for the next request before it sleeps.
+
+        Returns:
+            Whether it is over: nothing is left to serve.
+        """
+        answered = 0
+        try:
+            for size in self._connection.requests_until(signal_fd):
+                self._answer(size)
+                answered += 1
+                if self._context.pending.is_waiting or answered == _ALONE:
+                    return False
+        except ConnectionEnded:
+            self._is_over = True
+        return self._is_over
 
     def serve_until(self, ready_fd: int) -> None:
         """Answer requests, without trio, until `ready_fd` can be read.

@@ -92,3 +92,40 @@ def test_a_kernel_that_lacks_what_is_needed_is_refused(fs: UnionFs, minor: int, 
     error, _, is_ready = converse(fs, minor, flags)
     assert error == errno.EPROTO
     assert not is_ready
+
+
+def alone(fs: UnionFs, opcodes: list[int], *, signalled: bool = False) -> bool:
+    """Send requests to a session that serves alone, then end; return whether it is over."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    session = KernelSession(fs, theirs.detach(), PLAN, lambda: None)
+    signal_fd = os.eventfd(int(signalled))
+    try:
+        for opcode in opcodes:
+            head = wire.IN_HEADER.pack(wire.IN_HEADER.size, opcode, 2, 1, 0, 0, 0, 0, 0)
+            ours.send(head)
+        return session.serve_alone(signal_fd)
+    finally:
+        ours.close()
+        os.close(signal_fd)
+        session.close()
+
+
+def test_a_session_alone_goes_on_until_much_is_asked(
+    fs: UnionFs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unionfuse.fuse.kernel.session._ALONE", 3)
+    assert not alone(fs, [wire.FLUSH] * 3)
+
+
+def test_a_session_alone_leaves_off_at_a_signal(fs: UnionFs) -> None:
+    assert not alone(fs, [], signalled=True)
+
+
+def test_a_session_alone_leaves_off_when_a_request_has_to_wait(
+    fs: UnionFs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(self: KernelSession, size: int) -> None:
+        self._context.pending.start((0,) * 9, "test", lambda: None)  # type: ignore[arg-type,return-value]
+
+    monkeypatch.setattr(KernelSession, "_answer", waits)
+    assert not alone(fs, [wire.FLUSH])
