@@ -52,12 +52,14 @@ class Change:
         merged: the tree.
         upper: what is changed in it.
         lowers: the layers of the image, the topmost first.
+        store: the root of the store.
     """
 
     path: Path
     merged: Path
     upper: Path
     lowers: tuple[Path, ...]
+    store: Path
 
 
 class Workshop:
@@ -118,7 +120,7 @@ class Workshop:
         stack = [*above, *lowers] or [self._empty]
         daemon = rootfs.mount(Layers(tuple(stack), upper, work), merged, _words(stack))
         try:
-            yield Change(path, merged, upper, tuple(lowers))
+            yield Change(path, merged, upper, tuple(lowers), self._store.places.root)
         finally:
             rootfs.unmount(merged, daemon)
 

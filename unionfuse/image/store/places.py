@@ -6,6 +6,7 @@
     ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/, index and facts.json (unpacking.py)
     ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id, likewise
     ROOT/lock                      held while something is put to use, or is removed (lease.py)
+    ROOT/seccomp                   a filter of system calls, to be used again (container/filters.py)
     ROOT/containers/               what is made of images, and what that needs (container/state.py)
     ROOT/tmp/                      what is not complete, and leases; locked by who is at work on it
 
