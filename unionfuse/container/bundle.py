@@ -7,11 +7,11 @@ usual mounts) is as podman has it. A pure function: what depends on the machine 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unionfuse.container import filters
 from unionfuse.container.errors import ContainerError
+from unionfuse.record import record
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -40,7 +40,7 @@ _CPU_PERIOD = 100_000  # microseconds
 _SAFE = ("nosuid", "noexec", "nodev")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Setting:
     """What the machine gives, and who runs the container.
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,8 @@ from unionfuse.container import runtime as oci
 from unionfuse.container.errors import ContainerError, WrongState
 from unionfuse.container.finish import end_strays, put_away
 from unionfuse.container.runtime import Runtime
-from unionfuse.container.state import CREATED, RUNNING, State
+from unionfuse.container.state import CREATED, RUNNING, State, remove_tree
+from unionfuse.record import replace
 
 if TYPE_CHECKING:
     from unionfuse.container.mounter import Mounter
@@ -91,7 +90,7 @@ def fresh_runtime(container: Container) -> Runtime:
     """Return a runtime that knows of no container: what it knew is of an earlier run."""
     root = container.path / "run"
     if root.exists():
-        shutil.rmtree(root)
+        remove_tree(root)
     root.mkdir(mode=0o700)
     return Runtime.find(root)
 

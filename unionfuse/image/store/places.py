@@ -16,11 +16,11 @@ What is in blobs/ and layers/ is complete: it got there by one rename.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from unionfuse.image.errors import StoreError
 from unionfuse.image.store.blobs import as_store_error
+from unionfuse.record import record
 
 ENVIRONMENT = "UNIONFUSE_ROOT"
 SYSTEM_ROOT = Path("/var/lib/unionfuse")
@@ -38,7 +38,7 @@ def default_root(*, is_root: bool) -> Path:
     return (Path(data) if data else Path.home() / ".local/share") / _NAME
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Places:
     """The paths in a store."""
 
