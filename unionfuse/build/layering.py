@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from unionfuse.build.guard import Guard
 from unionfuse.container import rootfs
 from unionfuse.container.rootfs import Layers
 from unionfuse.image.layers.compression import Compressor
@@ -85,6 +86,7 @@ class Workshop:
                 xattr.set_(fd, override, Override(0, 0, 0o755, stat.S_IFDIR).packed())
         finally:
             os.close(fd)
+        self._guard = Guard(self.path, self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +95,7 @@ class Workshop:
         try:
             lease.remove_tree(self.path)
         finally:
+            self._guard.dismiss()
             os.close(self._fd)
 
     def place(self) -> Path:
