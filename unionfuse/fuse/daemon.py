@@ -148,7 +148,7 @@ def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:
             with contextlib.closing(_unite(plan, layers)) as fs:
                 session = _make_session(plan, fs, fuse_fd, on_ready)
                 with contextlib.closing(session), _recorded(plan, session.name):
-                    serving.serve(session, plan.mountpoint)
+                    serving.serve(session, plan.mountpoint, alone=returns_first)
 
 
 def _configure_log(plan: MountPlan) -> None:

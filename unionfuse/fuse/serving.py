@@ -1,8 +1,8 @@
 """Serve one session: from the first request, to signals, to the unmount.
 
-To import trio takes longer than all that a mount needs before, and half as much memory as a daemon
-has without it. So a session that can answer alone does so until something has to wait, or much is
-asked, and goes on while a thread imports trio. Most containers end before that.
+To import trio takes longer than all that a mount needs before, and as much memory as a daemon has
+without it. So a session that can answer without it does so while a thread imports it. That of a
+container does so alone, until something has to wait or much is asked: most end before that.
 """
 
 from __future__ import annotations
@@ -60,8 +60,14 @@ class InlineSession(Session, Protocol):
         """Answer requests until `ready_fd` can be read; what would wait is left to `serve`."""
 
 
-def serve(session: Session, mountpoint: bytes) -> None:
+def serve(session: Session, mountpoint: bytes, *, alone: bool = False) -> None:
     """Answer requests until the filesystem is unmounted or a signal ends it.
+
+    Args:
+        session: what answers them.
+        mountpoint: of the filesystem.
+        alone: not to import trio before it is wanted, if the session can do without: for mounts of
+            which there are many, and that most often end before that.
 
     Preconditions:
         `signals.hold` has been called.
@@ -70,7 +76,7 @@ def serve(session: Session, mountpoint: bytes) -> None:
         MountError: if the session can not serve this mount.
     """
     if isinstance(session, InlineSession):
-        if "trio" not in sys.modules:
+        if alone:
             with noticed() as signal_fd:
                 is_over = session.serve_alone(signal_fd)
             if is_over:

@@ -50,7 +50,8 @@ class RecordedInline(Recorded):
     """A session that can answer without trio."""
 
     def serve_alone(self, signal_fd: int) -> bool:
-        raise AssertionError("trio is there")
+        self.steps.append("serve_alone")
+        return False
 
     def serve_until(self, ready_fd: int) -> None:
         self.steps.append("serve_until")
@@ -71,6 +72,12 @@ def test_an_inline_session_serves_before_trio_does() -> None:
     session = RecordedInline()
     serving.serve(session, b"/")
     assert session.steps == ["serve_until", "serve"]
+
+
+def test_one_that_is_to_do_without_trio_goes_on_with_it_when_it_has_to() -> None:
+    session = RecordedInline()
+    serving.serve(session, b"/", alone=True)
+    assert session.steps == ["serve_alone", "serve_until", "serve"]
 
 
 def test_any_other_is_served_by_trio_alone() -> None:
@@ -116,7 +123,7 @@ sys.meta_path.insert(0, Slow())
 from unionfuse.fuse import serving, signals
 class Session:
     name = "slow"
-    def serve_alone(self, signal_fd): return False
+    def serve_alone(self, signal_fd): raise AssertionError
     def serve_until(self, ready_fd):
         time.sleep(0.2)
         print("answered", flush=True)
@@ -151,7 +158,7 @@ class Session:
     def stop(self): pass
     def close(self): pass
     def statistics(self): return ""
-serving.serve(Session(), b"/")
+serving.serve(Session(), b"/", alone=True)
 print("trio" in sys.modules)
 """
     done = subprocess.run(
@@ -182,7 +189,7 @@ class Session:
     def statistics(self): return ""
 serving._unmount = lambda mountpoint: False
 signals.hold()
-serving.serve(Session(), b"/")
+serving.serve(Session(), b"/", alone=True)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
@@ -197,7 +204,7 @@ sys.modules["trio"] = None
 from unionfuse.fuse import serving, signals
 class Session:
     name = "broken"
-    def serve_alone(self, signal_fd): return False
+    def serve_alone(self, signal_fd): raise AssertionError
     def serve_until(self, ready_fd): select.select([ready_fd], [], [], 10)
     async def serve(self): print("served")
     def stop(self): pass
