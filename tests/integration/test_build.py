@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -397,6 +399,22 @@ class TestErrors:
         tool.run("build", "-q", "-t", "localhost/out", context)
         assert not (tool.base / "a").exists()
         assert exported(tool, "localhost/out")[f"{str(tool.base)[1:]}/a"][5] == b"x"
+
+    @pytest.mark.parametrize("group", [False, True])
+    def test_a_build_that_is_killed_takes_its_step_with_it(self, tool: Tool, group: bool) -> None:
+        step = "trap '' TERM HUP; echo begun; while :; do sleep 1; done"
+        context = write(tool, f"FROM {IMAGE}\nRUN {step}\n")
+        command = tool.command("build", "--no-cache", context)
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as build:  # fmt: skip
+            assert build.stderr is not None
+            assert any(line.strip() == b"begun" for line in build.stderr)
+            os.killpg(build.pid, signal.SIGKILL) if group else build.kill()
+        containers.wait_for(lambda: not tool.processes())
+        left = [name for name in os.listdir(tool.root / "tmp") if name.startswith("build-")]
+        assert left == []
 
     def test_nothing_is_left_running_or_mounted(self, tool: Tool) -> None:
         assert tool.processes() == []

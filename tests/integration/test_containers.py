@@ -179,6 +179,42 @@ def test_files_are_copied_in_and_out_by_dockers_rules(tool: Tool, tmp_path: Path
     assert "nosuch" in tool.run("cp", "box:/nosuch", tmp_path, code=1).stderr
 
 
+def test_a_tar_is_copied_in_from_stdin_and_out_to_stdout(tool: Tool, tmp_path: Path) -> None:
+    for name in ("tree/dir", "back"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "tree/dir/file").write_text("streamed\n")
+    os.link(tmp_path / "tree/dir/file", tmp_path / "tree/dir/hard")
+    packed = subprocess.run(
+        ["tar", "-C", tmp_path / "tree", "--transform=s,^dir,../../dir,", "-Pcz", "dir"],
+        capture_output=True, check=True, timeout=30,
+    ).stdout  # fmt: skip
+    started(tool, "stream")
+    command = tool.command("cp", "-", "stream:/srv")
+    assert b"no directory" in _piped(command, packed, code=1)
+    tool.run("exec", "stream", "mkdir", "/srv")
+    _piped(command, packed)
+    said = tool.out("exec", "stream", "stat", "-c", "%u:%h", "/srv/dir/file", "/srv/dir/hard")
+    assert said == "0:2\n0:2"
+    tool.run("stop", "-t", "0", "stream")
+    out = _piped(tool.command("cp", "stream:/srv/dir", "-"), b"")
+    subprocess.run(["tar", "-C", tmp_path / "back", "-x"], input=out, check=True, timeout=30)
+    assert (tmp_path / "back/dir/hard").read_text() == "streamed\n"
+    names = subprocess.run(
+        ["tar", "-t"], input=_piped(tool.command("cp", "stream:/srv/dir/.", "-"), b""),
+        capture_output=True, check=True, timeout=30,
+    ).stdout.split()  # fmt: skip
+    assert sorted(names) == [b"./", b"./file", b"./hard"]
+    assert b"no" in _piped(tool.command("cp", "stream:/nosuch", "-"), b"", code=1)
+    assert b"as a tar" in _piped(command, b"this is no tar", code=1)
+
+
+def _piped(command: list[str], data: bytes, code: int = 0) -> bytes:
+    """Run a command on `data`; return its stdout, or what it says on stderr if it has to fail."""
+    done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
 def test_a_symlink_of_the_container_leads_nowhere_outside_of_it(tool: Tool) -> None:
     outside = tool.base / "home" / "outside"
     outside.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from unionfuse.build.guard import Guard
 from unionfuse.container import rootfs
 from unionfuse.container.rootfs import Layers
 from unionfuse.image.layers.compression import Compressor
@@ -52,12 +53,14 @@ class Change:
         merged: the tree.
         upper: what is changed in it.
         lowers: the layers of the image, the topmost first.
+        store: the root of the store.
     """
 
     path: Path
     merged: Path
     upper: Path
     lowers: tuple[Path, ...]
+    store: Path
 
 
 class Workshop:
@@ -83,6 +86,7 @@ class Workshop:
                 xattr.set_(fd, override, Override(0, 0, 0o755, stat.S_IFDIR).packed())
         finally:
             os.close(fd)
+        self._guard = Guard(self.path, self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +95,7 @@ class Workshop:
         try:
             lease.remove_tree(self.path)
         finally:
+            self._guard.dismiss()
             os.close(self._fd)
 
     def place(self) -> Path:
@@ -118,7 +123,7 @@ class Workshop:
         stack = [*above, *lowers] or [self._empty]
         daemon = rootfs.mount(Layers(tuple(stack), upper, work), merged, _words(stack))
         try:
-            yield Change(path, merged, upper, tuple(lowers))
+            yield Change(path, merged, upper, tuple(lowers), self._store.places.root)
         finally:
             rootfs.unmount(merged, daemon)
 

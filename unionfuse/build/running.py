@@ -92,7 +92,8 @@ def run(change: Change, command: Command, output: BinaryIO | int, line: int) -> 
         network=command.network,
         binds=binds,
     )
-    setting = start.setting(str(change.merged), HOSTNAME, container_id)
+    bare = start.setting(str(change.merged), HOSTNAME, container_id)
+    setting, _ = start.with_seccomp(bare, change.store, runtime)
     user = user_of(change.merged, command.user)
     start.write_spec(change.path / "config.json", bundle.make(RunConfig(), options, user, setting))
     code, said = _wait(runtime, container_id, change.path, output)

@@ -7,12 +7,15 @@ usual mounts) is as podman has it. A pure function: what depends on the machine 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unionfuse.container import filters
 from unionfuse.container.errors import ContainerError
+from unionfuse.record import record
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from unionfuse.container.options import Bind, Limits, RunOptions
     from unionfuse.container.users import User
     from unionfuse.image.config import RunConfig
@@ -31,12 +34,13 @@ _MASKED = (
 _READ_ONLY = (
     "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
 )  # fmt: skip
+_ORDERS = ("run.oci.", "module.wasm.", "org.systemd.property.")  # crun's and runc's annotations
 _TTY_GROUP = 5
 _CPU_PERIOD = 100_000  # microseconds
 _SAFE = ("nosuid", "noexec", "nodev")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Setting:
     """What the machine gives, and who runs the container.
 
@@ -47,7 +51,8 @@ class Setting:
         highest_uid, highest_gid: the highest ids that there are.
         cgroups_path: of the container; None: it gets no cgroup of its own.
         cgroup_namespace: whether it gets a namespace of cgroups (version 2).
-        seccomp: a profile of runtime-spec; None: none.
+        seccomp: a profile of runtime-spec, or its JSON; None: none.
+        seccomp_filter: what the runtime has made of that before, in base64; empty: nothing.
     """
 
     rootfs: str
@@ -57,7 +62,8 @@ class Setting:
     highest_gid: int = (1 << 32) - 2
     cgroups_path: str | None = None
     cgroup_namespace: bool = False
-    seccomp: dict[str, Any] | None = None
+    seccomp: dict[str, Any] | Raw | None = None
+    seccomp_filter: str = ""
 
 
 def arguments(config: RunConfig, options: RunOptions) -> list[str]:
@@ -150,9 +156,21 @@ def make(
         "mounts": _mounts(options, setting, volumes),
         "linux": linux,
     }
-    if config.labels:
-        spec["annotations"] = dict(config.labels)
+    if annotations := _annotations(config, setting):
+        spec["annotations"] = annotations
     return spec
+
+
+def _annotations(config: RunConfig, setting: Setting) -> dict[str, str]:
+    """Return the labels of the image, but for those by which it would give orders to the runtime.
+
+    crun takes from annotations what is no business of an image: a seccomp filter, for one.
+    """
+    labels = config.labels or {}
+    found = {key: text for key, text in labels.items() if not key.startswith(_ORDERS)}
+    if setting.seccomp_filter:
+        found[filters.ANNOTATION] = setting.seccomp_filter
+    return found
 
 
 def _workdir(config: RunConfig, options: RunOptions) -> str:

@@ -6,14 +6,15 @@ What it does to itself (another root, other namespaces) ends with it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from unionfuse.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Child:
     """A child at work.
 

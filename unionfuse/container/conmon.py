@@ -7,15 +7,17 @@ the end it runs one more command, by which everything is put away.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from unionfuse.container import runtime as oci
 from unionfuse.container.errors import RuntimeFailed
 from unionfuse.container.processes import Process, identify
+from unionfuse.container.programs import find_program
+from unionfuse.record import record
 
 if TYPE_CHECKING:
     from unionfuse.container.runtime import Runtime
@@ -27,7 +29,7 @@ _LOG_BYTES = 64 << 20
 _UNLESS_ALIVE = 'kill -0 "$1" 2>/dev/null && exit 0; shift; exec "$@"'
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """A container that is made and waits for its start."""
 
@@ -49,7 +51,7 @@ def create(
     Raises:
         RuntimeFailed: if conmon is not there, or the runtime refuses.
     """
-    path = oci.find_program("conmon")
+    path = find_program("conmon")
     if path is None:
         raise RuntimeFailed("no conmon: install it (package conmon)")
     if attended_by:
@@ -111,8 +113,8 @@ def _arguments(container: Container, runtime: Runtime, at_exit: list[str]) -> li
 
 def _started(container: Container, answer: bytes, stderr: bytes) -> Started:
     try:
-        said = json.loads(answer) if answer else {}
-    except ValueError:
+        said = msgspec.json.decode(answer) if answer else {}
+    except msgspec.DecodeError:
         said = {"message": answer.decode(errors="replace")}
     pid = said.get("data", -1)
     if pid <= 0:

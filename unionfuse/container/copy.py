@@ -7,8 +7,11 @@ else. What comes out of a container is taken with the care that a stranger's tar
 
 from __future__ import annotations
 
+import bz2  # noqa: F401 - tarfile asks for these when it is too late: in another root
+import lzma
 import os
 import tarfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -67,8 +70,33 @@ def out_of(root: Path, copying: Copying) -> None:
     _both(lambda: receive(reader, copying), reader, other)
 
 
-def send(fd: int, copying: Copying) -> None:
-    """Write what is to be copied to `fd` as a tar.
+def to_tar(root: Path, source: str, fd: int, *, follow: bool = False) -> None:
+    """Write a path of the container whose root is mounted at `root` to `fd`, as a tar.
+
+    Names in it begin with the last of the path's; with `.` if that is what is in a directory.
+
+    Raises:
+        ContainerError: if it can not be read, with the path and the cause.
+    """
+    copying = Copying(os.path.join("/", source), "", follow=follow)
+    name = "." if source.endswith("/.") else PurePath(source).name or "."
+    _alone(_in_root(root, lambda: send(fd, copying, name)))
+
+
+def from_tar(root: Path, fd: int, target: str, *, owners: bool = False) -> None:
+    """Unpack a tar from `fd` into a directory of the container whose root is mounted at `root`.
+
+    It may be compressed. Nothing of it gets out of the directory, but by symlinks that are in it.
+
+    Raises:
+        ContainerError: if it is no tar, or can not be written there.
+    """
+    directory = os.path.join("/", target)
+    _alone(_in_root(root, lambda: _unpack(fd, directory, owners=owners)))
+
+
+def send(fd: int, copying: Copying, name: str = _TOP) -> None:
+    """Write what is to be copied to `fd` as a tar, under `name`.
 
     Raises:
         ContainerError: if it can not be read.
@@ -80,7 +108,7 @@ def send(fd: int, copying: Copying) -> None:
         if contents_only and not os.path.isdir(path):
             raise NotADirectoryError(20, "Not a directory")
         with open(fd, "wb", closefd=False) as pipe, tarfile.open(fileobj=pipe, mode="w|") as tar:
-            tar.add(path, _TOP)
+            tar.add(path, name)
     except BrokenPipeError:  # the other side says why
         return
     except OSError as err:
@@ -106,6 +134,30 @@ def receive(fd: int, copying: Copying) -> None:
         problem = getattr(err, "strerror", None) or str(err)
         where = getattr(err, "filename", None) or copying.target
         raise ContainerError(f"{where}: {problem}") from None
+
+
+def _unpack(fd: int, directory: str, *, owners: bool) -> None:
+    try:
+        if not os.path.isdir(directory):
+            raise NotADirectoryError(20, "no directory to unpack into", directory)
+        with open(fd, "rb", closefd=False) as pipe, tarfile.open(fileobj=pipe, mode="r|*") as tar:
+            for member in tar:
+                member.name = _below(member.name)
+                if member.name == ".":  # the directory stays as it is
+                    continue
+                if member.islnk():
+                    member.linkname = _below(member.linkname)
+                _write(tar, member, directory, owners=owners)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as err:
+        raise ContainerError(f"stdin can not be read as a tar: {err}") from None
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        raise ContainerError(f"{where}{err.strerror or err}") from None
+
+
+def _below(name: str) -> str:
+    """Return a name of a tar as one that leads nowhere but down."""
+    return os.path.normpath(f"/{name}").lstrip("/") or "."
 
 
 def _place(copying: Copying, *, is_dir: bool) -> tuple[str, str]:
@@ -136,6 +188,10 @@ def _extract(
         member.linkname = os.path.normpath(
             os.path.join(name, member.linkname[len(_TOP) :].lstrip("/"))
         )
+    _write(tar, member, directory, owners=owners)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: str, *, owners: bool) -> None:
     if not owners:
         member.uid, member.gid = os.geteuid(), os.getegid()
     member.uname = member.gname = ""
@@ -148,7 +204,7 @@ def _kept_below(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
     return member
 
 
-def _in_root(root: Path, work: Callable[[], None], *, closing: int) -> Child:
+def _in_root(root: Path, work: Callable[[], None], *, closing: int | None = None) -> Child:
     """Do `work` in a child whose root is `root`."""
 
     def at_root() -> None:
@@ -156,7 +212,13 @@ def _in_root(root: Path, work: Callable[[], None], *, closing: int) -> Child:
         os.chdir("/")
         work()
 
-    return child.begin(at_root, ContainerError, closing=(closing,))
+    return child.begin(at_root, ContainerError, closing=() if closing is None else (closing,))
+
+
+def _alone(other: Child) -> None:
+    """Wait for a child that does all of it."""
+    if failure := other.failure():
+        raise ContainerError(failure)
 
 
 def _both(work: Callable[[], None], pipe: int, other: Child) -> None:

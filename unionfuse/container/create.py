@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unionfuse.container import bundle, init_layer, names, namespaces
@@ -12,6 +11,7 @@ from unionfuse.container.errors import ContainerError
 from unionfuse.container.options import Bind
 from unionfuse.container.signals import parse_signal
 from unionfuse.container.state import Container, Containers, Record, new_name
+from unionfuse.record import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_STOP_SIGNAL = "SIGTERM"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """What a container is made of.
 

@@ -6,13 +6,14 @@ which the files have them. Without them the namespace has no id but root's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from unionfuse.record import record
 
 SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdRange:
     """Consecutive ids: `inside` is the first one in the namespace, `outside` the one it is."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 
 from unionfuse.container.errors import ContainerError
 
@@ -25,12 +25,13 @@ _SECOND = (
 
 def new_id() -> str:
     """Return a new id: 64 hexadecimal digits."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def new_name() -> str:
     """Return a name that a user can remember; it may be taken."""
-    return f"{secrets.choice(_FIRST)}_{secrets.choice(_SECOND)}"
+    first, second = os.urandom(2)
+    return f"{_FIRST[first % len(_FIRST)]}_{_SECOND[second % len(_SECOND)]}"
 
 
 def check_name(name: str) -> str:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import shutil
 from typing import NamedTuple
 
 from unionfuse.container import ids
 from unionfuse.container.errors import ContainerError
+from unionfuse.container.programs import find_program
 from unionfuse.syscalls import mount as sys_mount
 from unionfuse.syscalls.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 
@@ -101,7 +101,7 @@ def granted() -> Maps | None:
 
     None if there are none, if they can not be mapped, and if UNIONFUSE_NO_USERNS is set.
     """
-    if os.environ.get(NO_NAMESPACE) or not all(map(shutil.which, _TOOLS)):
+    if os.environ.get(NO_NAMESPACE) or not all(map(find_program, _TOOLS)):
         return None
     uid, gid = os.geteuid(), os.getegid()
     try:
@@ -173,15 +173,33 @@ def _map_ids(pid: int, maps: Maps) -> str:
             with open(f"/proc/{pid}/{kind}_map", "w") as id_map:
                 id_map.write(" ".join(ids.arguments(mapped)))
         return ""
-    import subprocess  # in this child alone: it takes long to load
+    begun = [
+        _begin(tool, [str(pid), *ids.arguments(mapped)])
+        for tool, mapped in zip(_TOOLS, maps, strict=True)
+    ]
+    problems = [_problem_of(*each) for each in begun]
+    return next(filter(None, problems), "")
 
-    for tool, mapped in zip(_TOOLS, maps, strict=True):
-        command = [tool, str(pid), *ids.arguments(mapped)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-            return f"{tool}: {said.removeprefix(f'{tool}: ')}"
-    return ""
+
+def _begin(tool: str, arguments: list[str]) -> tuple[str, int, int]:
+    """Run a program; return its name, its pid, and a descriptor for what it has to say."""
+    reader, writer = os.pipe()  # neither is inherited
+    said = [(os.POSIX_SPAWN_DUP2, writer, number) for number in (1, 2)]
+    pid = os.posix_spawn(find_program(tool) or tool, [tool, *arguments], os.environ,
+                         file_actions=said)  # fmt: skip
+    os.close(writer)
+    return tool, pid, reader
+
+
+def _problem_of(tool: str, pid: int, reader: int) -> str:
+    """Wait for the end of a program; return what it could not do."""
+    with open(reader, errors="replace") as pipe:
+        words = pipe.read().split()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not code:
+        return ""
+    said = " ".join(words) or f"exit code {code}"
+    return f"{tool}: {said.removeprefix(f'{tool}: ')}"
 
 
 def _problem(err: OSError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unionfuse.container import processes
@@ -12,6 +11,7 @@ from unionfuse.container.errors import ContainerError
 from unionfuse.container.mounter import serve
 from unionfuse.fuse import mounting
 from unionfuse.fuse.errors import MountError
+from unionfuse.record import record
 from unionfuse.syscalls.syncfs import syncfs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SECONDS = 10.0  # a daemon that is asked to end has this long
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layers:
     """A stack of directories.
 

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from unionfuse.container import child, namespaces, start
-from unionfuse.container.attach import Attachment
 from unionfuse.container.errors import ContainerError
 from unionfuse.container.finish import finish, put_away, remove_ended
 
@@ -70,6 +69,8 @@ def run_attached(
     Raises:
         ContainerError: if it can not be started; one that is to be removed when it ends is.
     """
+    from unionfuse.container.attach import Attachment  # not for those that are left to conmon
+
     options = container.record.options
 
     def begin() -> None:

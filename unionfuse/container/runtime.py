@@ -5,27 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from unionfuse.container import namespaces
 from unionfuse.container.errors import NoSuchProgram, NotExecutable, RuntimeFailed
+from unionfuse.container.programs import find_program
+from unionfuse.record import record
 from unionfuse.syscalls import mount as sys_mount
 
 ENVIRONMENT = "UNIONFUSE_RUNTIME"
 CGROUP = "/unionfuse"  # below the root of each hierarchy
 _KNOWN = ("crun", "runc")
 _SECONDS = 60
-_SBIN = "/usr/sbin:/sbin"
 _UNIFIED = Path("/sys/fs/cgroup/unified")
 
 _NOT_FOUND = re.compile(r"executable file .*not found|No such file|not found in \$PATH")
 _NOT_PERMITTED = re.compile(r"permission denied|exec format error|is a directory", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Runtime:
     """A runtime, and where it keeps its own state of one container.
 
@@ -77,12 +76,6 @@ class Runtime:
         if check and done.returncode:
             raise failure(done.stderr.decode(errors="replace"))
         return done
-
-
-def find_program(*names: str) -> str | None:
-    """Return the path of the first of these programs that is installed, root's among them."""
-    path = f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"
-    return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
 def failure(said: str) -> RuntimeFailed:

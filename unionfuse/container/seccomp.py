@@ -7,7 +7,6 @@ refused by a list of our own, which is longer than nothing and shorter than podm
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -45,6 +44,8 @@ def load(capabilities: frozenset[str]) -> tuple[dict[str, Any], str]:
         ValueError: if the installed one can not be read as JSON.
         KeyError: if it lacks what every profile has.
     """
+    import json  # where no filter is kept (`filters`)
+
     for path in PROFILES:
         try:
             with open(path, "rb") as file:

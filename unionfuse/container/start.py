@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from unionfuse.container import bundle, conmon, namespaces, rootfs, seccomp, users
+from unionfuse.container import bundle, conmon, filters, namespaces, rootfs, seccomp, users
 from unionfuse.container import runtime as oci
 from unionfuse.container.errors import ContainerError, WrongState
 from unionfuse.container.finish import end_strays, put_away
 from unionfuse.container.runtime import Runtime
-from unionfuse.container.state import CREATED, RUNNING, State
+from unionfuse.container.state import CREATED, RUNNING, State, remove_tree
+from unionfuse.record import replace
 
 if TYPE_CHECKING:
     from unionfuse.container.mounter import Mounter
@@ -54,9 +53,11 @@ def prepare(container: Container, *, attended_by: int = 0, ready: Mounter | None
     started = time.time_ns()
     container.save(State(status=RUNNING, started=started, daemon=daemon))
     try:
-        _write_bundle(container)
+        profile = _write_bundle(container, runtime)
         command = exit_command(container, started)
         made = conmon.create(container, runtime, command, attended_by)
+        if profile:
+            filters.keep(_root(container), runtime, container.id, profile)
     except BaseException as err:
         put_away(container, replace_error(state, str(err)))
         raise
@@ -89,7 +90,7 @@ def fresh_runtime(container: Container) -> Runtime:
     """Return a runtime that knows of no container: what it knew is of an earlier run."""
     root = container.path / "run"
     if root.exists():
-        shutil.rmtree(root)
+        remove_tree(root)
     root.mkdir(mode=0o700)
     return Runtime.find(root)
 
@@ -108,7 +109,6 @@ def setting(rootfs: str, hostname: str, container_id: str) -> bundle.Setting:
         user_namespace=mapped,
         cgroups_path=None if mapped else f"{oci.CGROUP}/{container_id}",
         cgroup_namespace=not mapped and oci.has_cgroup_v2(),
-        seccomp=_seccomp(),
     )
     if mapped:
         highest = namespaces.highest_id("uid"), namespaces.highest_id("gid")
@@ -129,7 +129,7 @@ def user_of(container: Container, text: str = "") -> User:
 
 def exit_command(container: Container, started: int) -> list[str]:
     """Return the command that puts a container away when this run of it has ended."""
-    root = container.path.parent.parent
+    root = _root(container)
     program = [sys.executable, "-m", "unionfuse.container.finish"]
     return [*program, str(root), container.id, str(started)]
 
@@ -145,13 +145,46 @@ def replace_error(before: State, error: str) -> State:
     )
 
 
-def _write_bundle(container: Container) -> None:
+def _write_bundle(container: Container, runtime: Runtime) -> bytes:
+    """Write config.json; return the seccomp profile in it if its filter should be kept."""
     record = container.record
     _fill_volumes(container)
-    spec = bundle.make(
-        record.config, record.options, user_of(container), setting_of(container), record.volumes
-    )
+    setting, profile = with_seccomp(setting_of(container), _root(container), runtime)
+    spec = bundle.make(record.config, record.options, user_of(container), setting, record.volumes)
     write_spec(container.path / "config.json", spec)
+    return profile
+
+
+def with_seccomp(
+    setting: bundle.Setting, root: Path, runtime: Runtime
+) -> tuple[bundle.Setting, bytes]:
+    """Return a setting with the seccomp profile for containers.
+
+    Args:
+        setting: without it.
+        root: the store.
+        runtime: what makes a filter of it.
+
+    Returns:
+        The profile once more if the runtime will make a filter that should be kept (`filters`).
+
+    Raises:
+        ContainerError: if the profile can not be read.
+    """
+    takes_filters = os.path.basename(runtime.path) == "crun"
+    if takes_filters and (kept := filters.recall(root, runtime)):
+        raw = msgspec.Raw(kept.profile)
+        return replace(setting, seccomp=raw, seccomp_filter=kept.filter), b""
+    try:
+        profile, _ = seccomp.load(frozenset(bundle.CAPABILITIES))
+    except (ValueError, KeyError, TypeError) as err:
+        raise ContainerError(f"the seccomp profile can not be read: {err}") from None
+    return replace(setting, seccomp=profile), msgspec.json.encode(profile) if takes_filters else b""
+
+
+def _root(container: Container) -> Path:
+    """Return the store that a container is in."""
+    return container.path.parent.parent
 
 
 def write_spec(path: Path, spec: dict[str, Any]) -> None:
@@ -183,11 +216,3 @@ def _fill_volumes(container: Container) -> None:
             raise ContainerError(f"volume {volume.target}: {said}") from None
         finally:
             os.close(fd)
-
-
-def _seccomp() -> dict[str, Any]:
-    try:
-        profile, _ = seccomp.load(frozenset(bundle.CAPABILITIES))
-    except (ValueError, KeyError, TypeError) as err:
-        raise ContainerError(f"the seccomp profile can not be read: {err}") from None
-    return profile

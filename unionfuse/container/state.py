@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -347,6 +346,7 @@ def write_whole(path: Path, data: bytes, *, sync: bool) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a directory with all that is in it, whatever modes its directories have."""
+    import shutil  # with what unpacks archives: too much for a command that removes nothing
 
     def permit(_: object, name: str, __: object) -> None:
         for directory in (os.path.dirname(name), name):

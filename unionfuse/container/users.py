@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unionfuse.container.errors import ContainerError
+from unionfuse.record import record
 from unionfuse.syscalls.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _MAX_ID = (1 << 31) - 1  # as runtime-spec's implementations take it
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class User:
     """Who a process is.
 
@@ -38,7 +38,7 @@ class User:
     home: str = "/"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Account:
     name: str
     uid: int
@@ -46,7 +46,7 @@ class _Account:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Group:
     name: str
     gid: int

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
 
-from unionfuse.image.digest import Digest, parse_digest
+from unionfuse.image.digest import Digest, digest_of, parse_digest
 from unionfuse.image.errors import Malformed
 from unionfuse.image.manifest import decode
 
@@ -92,7 +91,7 @@ def chain_ids(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
     for diff_id in diff_ids:
         if chain:
             text = f"{chain[-1]} {diff_id}".encode()
-            chain.append(Digest(f"sha256:{hashlib.sha256(text).hexdigest()}"))
+            chain.append(digest_of(text))
         else:
             chain.append(diff_id)
     return tuple(chain)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import NewType
 
 from unionfuse.image.errors import Corrupt, Malformed
+
+try:
+    # For documents. hashlib loads OpenSSL, which takes longer than to make a container's tree.
+    from _sha256 import sha256  # type: ignore[import-not-found]  # no stub tells of it
+except ImportError:  # from Python 3.12 on it is in another module
+    from hashlib import sha256
 
 Digest = NewType("Digest", str)
 """`sha256:` or `sha512:` and the hash in lower-case hexadecimal."""
@@ -38,8 +43,8 @@ def encoded_of(digest: Digest) -> str:
 
 
 def digest_of(data: bytes | memoryview) -> Digest:
-    """Return the sha256 digest of `data`."""
-    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+    """Return the sha256 digest of `data`, which is short: see `Digester`."""
+    return Digest(f"sha256:{sha256(data).hexdigest()}")
 
 
 class Digester:
@@ -50,6 +55,8 @@ class Digester:
     """
 
     def __init__(self, algorithm: str = "sha256") -> None:
+        import hashlib  # for much data: it is four times as fast
+
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self.size = 0

@@ -8,10 +8,10 @@ meant.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
 from unionfuse.image.digest import Digest, parse_digest
 from unionfuse.image.errors import BadReference, Malformed
+from unionfuse.record import record, replace
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -27,7 +27,7 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _MAX_NAME = 255
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reference:
     """The name of an image.
 
@@ -79,6 +79,10 @@ class Reference:
     def with_tag(self, tag: str | None) -> Reference:
         """Return the same name with another tag."""
         return replace(self, tag=tag)
+
+    def with_digest(self, digest: Digest) -> Reference:
+        """Return the same name with another digest."""
+        return replace(self, digest=digest)
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""

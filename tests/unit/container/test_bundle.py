@@ -110,3 +110,16 @@ def test_dangerous_parts_of_proc_are_masked() -> None:
 
 def test_a_read_only_root_is_told_to_the_runtime() -> None:
     assert make(read_only=True)["root"] == {"path": "/r", "readonly": True}
+
+
+def test_labels_are_annotations_but_give_the_runtime_no_orders() -> None:
+    labels = {"a": "b", "run.oci.seccomp_bpf_data": "AAAA", "run.oci.handler": "krun"}
+    assert make(RunConfig(cmd=("a",), labels=labels))["annotations"] == {"a": "b"}
+
+
+def test_the_filter_of_a_profile_is_an_annotation() -> None:
+    setting = Setting(rootfs="/r", hostname="box", seccomp={"defaultAction": "x"},
+                      seccomp_filter="BQ==")  # fmt: skip
+    spec = make(setting=setting)
+    assert spec["annotations"] == {"run.oci.seccomp_bpf_data": "BQ=="}
+    assert spec["linux"]["seccomp"] == {"defaultAction": "x"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -90,4 +89,6 @@ def containers_at(root: Path | None) -> Containers:
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever JSON has
     """Print a document."""
+    import json  # in this function alone: few commands print it
+
     click.echo(json.dumps(document, indent=2))

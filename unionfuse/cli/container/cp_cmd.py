@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -11,14 +12,17 @@ from unionfuse.cli.container.common import containers_at, reports, root_option
 if TYPE_CHECKING:
     from pathlib import Path
 
+_STREAM = "-"  # stdin or stdout
 EPILOG = """\b
-One of SRC and DST is CONTAINER:PATH. The rules for names are docker's: into a directory that is
+One of SRC and DST is CONTAINER:PATH. The other may be -: a tar on stdin, which is unpacked into the
+directory PATH, or on stdout. Else the rules for names are docker's: into a directory that is
 there, else to that name; SRC/. is what is in a directory, without itself.
 
 \b
 Examples:
   unionfuse cp page.html web:/srv/
   unionfuse cp web:/var/log/. logs
+  tar -c site | unionfuse cp - web:/srv
 """
 
 
@@ -39,9 +43,15 @@ def command(source: str, target: str, archive: bool, follow_link: bool, root: Pa
         raise click.UsageError("expected CONTAINER:PATH as one of SRC and DST")
     containers = containers_at(root)
     container = containers.find(source_name or target_name or "")
+    if target_path == _STREAM and target_name is None and os.isatty(1):
+        raise click.UsageError("a tar is not for a terminal: redirect stdout")
     copying = copy.Copying(source_path, target_path, owners=archive, follow=follow_link)
     with view.tree(containers, container) as tree:
-        if source_name is not None:
+        if source_name is not None and target_path == _STREAM:
+            copy.to_tar(tree, source_path, 1, follow=follow_link)
+        elif target_name is not None and source_path == _STREAM:
+            copy.from_tar(tree, 0, target_path, owners=archive)
+        elif source_name is not None:
             copy.out_of(tree, copying)
         else:
             copy.into(tree, copying)

@@ -148,5 +148,5 @@ def pull_again(store: Store, name: str, descriptor: Descriptor) -> None:
         roots = []
     reach = connection_options(plain_http=False, tls_ca=None, authfile=None)
     for digest in roots or [descriptor.digest]:
-        wanted = replace(reference, digest=digest)
+        wanted = reference.with_digest(digest)
         run(partial(pull, wanted, store.blobs, PullOptions(reach)))

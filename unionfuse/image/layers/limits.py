@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from unionfuse.image.errors import Refused
+from unionfuse.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """What an image can go over only by intent.
 

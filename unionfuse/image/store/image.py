@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfuse.image import media_types
 from unionfuse.image.config import chain_ids, parse_config
 from unionfuse.image.errors import Malformed, NotFound, Refused
 from unionfuse.image.manifest import Manifest, parse_document
+from unionfuse.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
     chain_id: Digest
 
 
-@dataclass(frozen=True)
+@record
 class Image:
     """An image in a store.
 
@@ -47,7 +47,7 @@ class Image:
     descriptor: Descriptor
     manifest: Manifest
     config: ImageConfig
-    config_data: bytes = field(repr=False)
+    config_data: bytes
     stack: tuple[Layer, ...]
     layers_root: Path
 

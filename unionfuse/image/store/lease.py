@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -170,6 +168,7 @@ def is_at(fd: int, path: Path) -> bool:
 
 def remove_tree(path: Path) -> None:
     """Remove a directory with all that is in it, whatever modes its directories have."""
+    import shutil  # with what unpacks archives: too much for a command that removes nothing
 
     def permit(_: object, name: str, __: object) -> None:
         parent = Path(name).parent
@@ -191,7 +190,8 @@ def _leases(tmp: Path) -> list[Path]:
 
 def _locked_directory(tmp: Path) -> tuple[Path, int]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmp))
+        path = tmp / f"{_PREFIX}{os.urandom(8).hex()}"
+        path.mkdir(mode=0o700)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:  # as below

@@ -6,6 +6,7 @@
     ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/, index and facts.json (unpacking.py)
     ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id, likewise
     ROOT/lock                      held while something is put to use, or is removed (lease.py)
+    ROOT/seccomp                   a filter of system calls, to be used again (container/filters.py)
     ROOT/containers/               what is made of images, and what that needs (container/state.py)
     ROOT/tmp/                      what is not complete, and leases; locked by who is at work on it
 
@@ -15,11 +16,11 @@ What is in blobs/ and layers/ is complete: it got there by one rename.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from unionfuse.image.errors import StoreError
 from unionfuse.image.store.blobs import as_store_error
+from unionfuse.record import record
 
 ENVIRONMENT = "UNIONFUSE_ROOT"
 SYSTEM_ROOT = Path("/var/lib/unionfuse")
@@ -37,7 +38,7 @@ def default_root(*, is_root: bool) -> Path:
     return (Path(data) if data else Path.home() / ".local/share") / _NAME
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Places:
     """The paths in a store."""
 

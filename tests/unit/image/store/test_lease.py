@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,16 @@ def test_a_lease_that_is_swept_before_it_is_locked_is_taken_anew(
 ) -> None:
     (tmp_path / "lock").touch()
     (tmp_path / "tmp").mkdir()
-    made = lease.tempfile.mkdtemp
-    swept: list[str] = []
+    made = Path.mkdir
+    swept: list[Path] = []
 
-    def swept_at_once(prefix: str, dir: Path) -> str:  # noqa: A002 - as mkdtemp has it
-        path: str = made(prefix=prefix, dir=dir)
+    def swept_at_once(path: Path, mode: int) -> None:
+        made(path, mode)
         if not swept:
-            os.rmdir(path)
+            path.rmdir()
             swept.append(path)
-        return path
 
-    monkeypatch.setattr(lease.tempfile, "mkdtemp", swept_at_once)
+    monkeypatch.setattr(Path, "mkdir", swept_at_once)
     with Lease(tmp_path / "tmp", tmp_path / "lock") as taken:
         taken.touch(Use(lease.IMAGE, "sha256-0"))
         assert live_uses(tmp_path / "tmp") == {Use(lease.IMAGE, "sha256-0")}
