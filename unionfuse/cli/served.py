@@ -27,6 +27,7 @@ _MODULES = (
     "unionfuse.container.options",
     "unionfuse.container.images",
     "unionfuse.container.create",
+    "unionfuse.container.attach",
     "unionfuse.container.run",
     "unionfuse.container.stop",
     "unionfuse.container.execute",
