@@ -160,6 +160,23 @@ def test_hard_links_that_were_copied_up_are_links(recording: Stand) -> None:
     assert upper_of(recording, *recording.lowers) == ["a", "b -> a"]
 
 
+def test_every_name_of_a_file_tells_its_attributes(recording: Stand) -> None:
+    """docker and podman give a file those of each name that comes."""
+    fill(recording.bottom, "a", "c")
+    os.link(recording.bottom / "a", recording.bottom / "b")
+    d = recording.d
+    d.link(b"c", b"d")
+    d.chmod(b"a", 0o750)
+    d.chown(b"a", 5, 6)
+    d.utimens(b"a", 0, 7 * 10**9)
+    recording.close()
+    found = read(packed(pack_upper, recording.upper, *recording.lowers)[1])
+    told = {info.name: (info.mode, info.uid, info.gid, info.mtime) for info in found}
+    assert told["a"] == told["b"]
+    assert told["b"][3] == 7
+    assert told["c"] == told["d"]
+
+
 def test_markers_of_overlays_are_not_told_and_users_own_are(recording: Stand) -> None:
     fill(recording.bottom, "f")
     d = recording.d
