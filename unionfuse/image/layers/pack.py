@@ -212,7 +212,7 @@ class _Packer:
         if st.st_nlink > 1 and member.fmt != stat.S_IFDIR:
             first = self._links.setdefault((st.st_dev, st.st_ino), member)
             if first is not member:
-                member.fmt, member.target, member.xattrs = 0, first.name, {}
+                member.fmt, member.target = 0, first.name
         if member.fmt == stat.S_IFREG:
             self._file(member, item.data or (where, name))
         else:
@@ -223,7 +223,7 @@ class _Packer:
             self._entry(item)
         else:
             # With its attributes: docker and podman give them to the file, whatever the others say.
-            self._tar.add(replace(first, name=item.path, fmt=0, target=first.name, xattrs={}))
+            self._tar.add(replace(first, name=item.path, fmt=0, target=first.name))
 
     def _member(self, path: bytes, where: LayerDir, name: bytes, st: os.stat_result) -> Member:
         target = fd_path(where.fd(), name)
