@@ -238,7 +238,7 @@ def trees(stage: Stage, name: str) -> None:
     mounted = _recorded_by_us(stage, name)
     for way, tree in _others_of_ours(stage, name).items():
         agree(f"{way} as mounted", mounted, tree, REASONS["unpacked"])
-    agree("podman", mounted, _recorded_by_podman(stage, name), REASONS["podman"])
+    agree("podman", mounted, _recorded_by_podman(stage, name), _reasons(stage, "podman"))
     if stage.tool.is_root:  # it makes devices, which no user can
         agree("umoci", mounted, _recorded_by_umoci(stage, name), REASONS["umoci"])
 
@@ -258,6 +258,10 @@ def agree(
         print(f"    differs: {line:.300}", flush=True)
     assert not unexplained, f"{what}: {len(unexplained)} differences in {len(ours)} names"
     print(f"  {what}: the same {len(ours)} names", flush=True)
+
+
+def _reasons(stage: Stage, what: str) -> list[Reason]:
+    return REASONS[what] + ([] if stage.tool.is_root else REASONS[f"rootless {what}"])
 
 
 def _record(root: str, file: Path) -> str:
@@ -340,7 +344,7 @@ def commits(stage: Stage) -> None:
         image_trees.entries(image_trees.top_layer(layout), OF_ENGINES, since=since)
         for layout in (ours, theirs)
     ]
-    agree("podman commit", *found, REASONS["commit"])
+    agree("podman commit", *found, _reasons(stage, "commit"))
 
 
 def timed(what: str, work: Callable[[], object]) -> None:

@@ -53,20 +53,28 @@ _LINK = Reason(
     "an overlay breaks a hard link of the base image; the name that stays below keeps its count",
 )  # fmt: skip
 _ROOT = "podman makes the root anew for a layer without an entry of it, with mode 0555 and now"
+_LEAK = "rootless buildah and podman bring a mark of overlayfs into layers, and overlayfs hides it"
 _IMPURE = Reason(
-    ".*", "xattrs",
-    "rootless buildah brings a mark of overlayfs into the layer, which podman's overlayfs hides",
-    r"xattrs is \(\('user\.overlay\.impure', b'y'\),\), theirs \(\)",
+    ".*", "xattrs", _LEAK, r"xattrs is \(\('user\.overlay\.impure', b'y'\),\), theirs \(\)"
+)
+_DEVICES = Reason(
+    "dev/(console|full|null|ptmx|random|tty|urandom|zero)", "",
+    "no user can make devices: podman leaves them out, and we have empty files in their place",
 )  # fmt: skip
 REASONS = {
     "unpacked": [_LINK],
     "umoci": [_LINK],
-    "podman": [Reason(r"\.", "mode", _ROOT), Reason(r"\.", "mtime_ns", _ROOT), _IMPURE],
+    "podman": [Reason(r"\.", "mode", _ROOT), Reason(r"\.", "mtime_ns", _ROOT)],
+    "rootless podman": [_DEVICES, _IMPURE],
     "commit": [
         Reason("etc", "mtime", "podman makes files in it for the sake of its mounts"),
         Reason("srv/perl", "", "a name that an overlay gives its own file; we keep the hard link"),
         Reason(r"usr/share/doc/\.wh\.(\.wh\.\.opq|new)", "",
                "podman hides all that is below a directory, and we each name of it"),
+    ],
+    "rootless commit": [
+        Reason(".*", "xattrs", _LEAK,
+               r"xattrs is \(\), theirs \(\('SCHILY\.xattr\.user\.overlay\.impure', 'y'\),\)"),
     ],
 }  # fmt: skip
 """Why what others show, or commit, of the image of `debian` is not what we do."""
