@@ -74,7 +74,8 @@ REASONS = {
     ],
     "rootless commit": [
         Reason(".*", "xattrs", _LEAK,
-               r"xattrs is \(\), theirs \(\('SCHILY\.xattr\.user\.overlay\.impure', 'y'\),\)"),
+               r"xattrs is \((.*?),?\), theirs \(\1(, )?"
+               r"(\('SCHILY\.xattr\.user\.overlay\.(impure|origin)', 'y?'\)(, )?)+,?\)"),
     ],
 }  # fmt: skip
 """Why what others show, or commit, of the image of `debian` is not what we do."""
