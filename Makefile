@@ -14,8 +14,8 @@ ALONE := $(if $(filter 0,$(shell id -u)),unshare --mount --propagation private)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests demo test test-unit test-clients test-forget test-build test-one
-.PHONY: test-containers check fmt fuzz stress fsx load crash-images conformance bench bench-full
-.PHONY: bench-requests bench-clients bench-containers bench-baseline clean
+.PHONY: test-containers test-images check fmt fuzz stress fsx load crash-images conformance bench
+.PHONY: bench-full bench-requests bench-clients bench-containers bench-images bench-baseline clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ fsx: setup-tests ## change one file in every way, and compare it with a model: m
 test-build: setup-tests ## as root, build Debian images as podman does, and compare them
 	@$(PY) -m tests.build && $(PY) -m tests.build --user
 
+test-images: setup-tests ## as root, let Debian images go between unionfuse, podman, skopeo and umoci
+	@$(PY) -m tests.debian_images && $(PY) -m tests.debian_images --user
+
 load: setup-tests ## as root, let stress-ng and fio work on a union, over each way of data: make load SECONDS=600
 	@$(ALONE) $(PY) -m tests.load --seconds $(SECONDS)
 
@@ -97,6 +100,10 @@ bench-requests: setup-tests ## as root, count the FUSE requests of each workload
 bench-clients: setup-tests ## as root, time podman and containerd on each system; report in docs/benchmarks
 	@$(PY) -m compileall -q unionfuse  # as an installed package is
 	@$(ALONE) $(PY) -m bench clients --rounds $(ROUNDS) --docs docs/benchmarks
+
+bench-images: setup-tests ## as root, time pulls, commits and pushes beside podman and umoci; report in docs/benchmarks
+	@$(PY) -m compileall -q unionfuse  # as an installed package is
+	@$(PY) -m bench images --rounds $(ROUNDS) --docs docs/benchmarks
 
 bench-baseline: setup-tests ## as root, count requests, and fail where they are more than they were
 	@$(ALONE) $(PY) -m bench baseline

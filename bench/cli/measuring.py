@@ -232,6 +232,32 @@ def clients(rounds: int, docs: Path | None) -> None:
         (docs / "clients.md").write_text(page)
 
 
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An OCI archive of the image `make test-images` has, instead of a new one.",
+)
+@click.option(
+    "--docs",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write images.md into this directory.",
+)
+def images(rounds: int, archive: Path | None, docs: Path | None) -> None:
+    """Measure pulls, unpacking, commits and pushes of a Debian, beside podman and umoci."""
+    from bench import image_report  # what it needs, the tests install
+    from bench import images as measured
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    report = measured.measure(rounds, archive, lambda text: click.echo(text, err=True))
+    page = image_report.written(report)
+    click.echo(page)
+    if docs:
+        docs.mkdir(parents=True, exist_ok=True)
+        (docs / "images.md").write_text(page)
+
+
 def measure_workloads(
     record: Record, systems: Sequence[System], workloads: Sequence[Workload], directory: Path
 ) -> None:
@@ -287,4 +313,4 @@ def count(system: System, workload: Workload, tree: Tree, directory: Path) -> Co
         return Failure(system.name, str(error))
 
 
-COMMANDS = (list_, requests, run, all_, clients, *map(scale_command, SCALES))
+COMMANDS = (list_, requests, run, all_, clients, images, *map(scale_command, SCALES))

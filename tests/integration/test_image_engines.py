@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import clients
+from tests.support.image_trees import entries, top_layer
 from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
@@ -103,31 +103,6 @@ class Stored(Ours):
         return [command[0], f"UNIONFUSE_ROOT={self.base}/store", *command[1:]]
 
 
-def entries(tar: Path) -> dict[str, tuple[object, ...]]:
-    """Return what is in a layer, by name, without times."""
-    with tarfile.open(tar) as archive:
-        return {
-            member.name: (
-                member.type, member.mode & 0o7777, member.uid, member.gid,
-                member.linkname if member.islnk() or member.issym() else "",
-                hashlib.sha256(archive.extractfile(member).read()).hexdigest()
-                if member.isreg() else "",
-            )
-            for member in archive
-            if not any(
-                member.name == name or member.name.startswith(name + "/") for name in OF_PODMAN
-            )
-        }  # fmt: skip
-
-
-def top_layer(layout: Path) -> Path:
-    """Return the blob of the topmost layer of the one image of a layout."""
-    index = json.loads((layout / "index.json").read_bytes())
-    digest = index["manifests"][0]["digest"]
-    manifest = json.loads((layout / "blobs" / digest.replace(":", "/")).read_bytes())
-    return layout / "blobs" / manifest["layers"][-1]["digest"].replace(":", "/")
-
-
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
 def test_podman_loads_what_we_save(ours: Ours, kind: str) -> None:
     file = ours.base / f"ours-{kind}.tar"
@@ -203,7 +178,7 @@ def test_a_commit_has_the_entries_of_podmans(ours: Ours) -> None:
     ours.engine.run(*command)
     layout = ours.base / "ours-commit"
     ours.image("save", "localhost/ours:2", "--format", "oci-dir", "-o", layout)
-    ours_found, theirs_found = entries(top_layer(layout)), entries(top_layer(theirs))
+    ours_found, theirs_found = (entries(top_layer(made), OF_PODMAN) for made in (layout, theirs))
     assert ours_found == theirs_found
     assert ours.image("diff", "localhost/ours:2", "localhost/ours:3") == ""
     ours.engine.podman("rm", "--force", "--time=0", "c")

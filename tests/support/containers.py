@@ -47,6 +47,10 @@ class Tool:
 
     def command(self, *arguments: str | Path, root: Path | None = None) -> list[str]:
         """Return the command that runs `unionfuse` with these arguments."""
+        return self.program(sys.executable, "-m", "unionfuse", *arguments, root=root)
+
+    def program(self, *command: str | Path, root: Path | None = None) -> list[str]:
+        """Return the command that runs any command as this user, with this store."""
         environment = {
             "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
             "HOME": str(self.base / "home"),
@@ -63,16 +67,20 @@ class Tool:
         ]  # fmt: skip
         assigned = [f"{key}={value}" for key, value in environment.items()]
         where = ["env", "-C", str(self.base), "-i", *assigned]
-        program = [sys.executable, "-m", "unionfuse"]
-        return self.house.enter(*where, *who, *program, *map(str, arguments))
+        return self.house.enter(*where, *who, *map(str, command))
 
     def run(
-        self, *arguments: str | Path, stdin: str = "", code: int | None = 0, **options: Any
+        self,
+        *arguments: str | Path,
+        stdin: str = "",
+        code: int | None = 0,
+        timeout: float = TIMEOUT,
+        **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; `code` is the exit code that it has to have, None: any."""
         done = subprocess.run(
             self.command(*arguments, **options),
-            input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT,
+            input=stdin, capture_output=True, text=True, check=False, timeout=timeout,
         )  # fmt: skip
         if code is not None:
             said = f"{' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}{done.stderr}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unionfuse.image.errors import Refused
@@ -91,7 +92,7 @@ def unpack_rootfs(store: Store, image: Image, rootfs: Path, watch: Watch) -> Non
             apply_layer(
                 LayerBlob(source, "none"),
                 fd,
-                LayerForm.probe(fd),
+                replace(LayerForm.probe(fd), is_layer=False),
                 store.limits,
                 progress=lambda done: watch("unpacking", done, 0),
             )

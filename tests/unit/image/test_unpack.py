@@ -4,6 +4,7 @@ import os
 import pytest
 
 from tests.support.images import BASE, CHANGES, make_image, merged, put
+from tests.support.tars import TarBuilder, xattrs
 from unionfuse.image.bundle import runtime_config
 from unionfuse.image.errors import Refused
 from unionfuse.image.layers.limits import Limits
@@ -36,6 +37,16 @@ def test_a_rootfs_is_what_the_image_shows(store, tmp_path):
     unpack_rootfs(store, add(store, BASE, CHANGES), rootfs, unwatched)
     assert merged([rootfs]) == {"etc/name": b"changed\n"}
     assert sorted(os.listdir(rootfs)) == ["etc"]
+
+
+@pytest.mark.root
+def test_what_would_be_a_mark_in_a_layer_is_an_attribute_in_a_rootfs(store, tmp_path, monkeypatch):
+    tar = TarBuilder().dir("d", pax_headers=xattrs(trusted__overlay__impure="y")).bytes()
+    monkeypatch.setattr("tests.support.images.tar_of", lambda _: tar)
+    rootfs = tmp_path / "rootfs"
+    rootfs.mkdir()
+    unpack_rootfs(store, add(store, {}), rootfs, unwatched)
+    assert os.listxattr(rootfs / "d") == ["trusted.overlay.impure"]
 
 
 def test_a_limit_ends_the_unpacking_of_a_rootfs(store, tmp_path):

@@ -44,11 +44,14 @@ class LayerForm:
         markers: how whiteouts and opaque directories are written.
         owners: whether files can be given away; if not, who has them is in an attribute.
         devices: whether device nodes can be made.
+        is_layer: whether it is to lie in a stack, where overlays take some attributes for their
+            own: those of a tar with such a name are escaped. In a root filesystem they are not.
     """
 
     markers: UpperFormat
     owners: bool
     devices: bool
+    is_layer: bool = True
 
     @classmethod
     def probe(cls, dir_fd: int) -> LayerForm:
@@ -77,6 +80,8 @@ class LayerForm:
                 return None
             if name.startswith(_TO_ENCODE):
                 return ENCODED + name
+            return name
+        if not self.is_layer:
             return name
         if self.markers.prefix is None:
             return None

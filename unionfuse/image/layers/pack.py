@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unionfuse.image.errors import Refused
@@ -157,7 +157,7 @@ class _Packer:
         self._tar = TarWriter(write)
         self._options = options
         self._forms = forms
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links: dict[tuple[int, int], Member] = {}  # the first name of each file
         self._notes: Counter[str] = Counter()
         self._file_bytes = 0
 
@@ -184,8 +184,9 @@ class _Packer:
                 if copied is not None:
                     copied.look(item)
         if copied is not None and stack is not None:
+            firsts = {member.name: member for member in self._links.values()}
             for item, first in copied.others(stack):
-                self._other_name(item, first)
+                self._other_name(item, firsts.get(first))
             if copied.stale:
                 self._notes["a hard link in a renamed directory has its old content"] += (
                     copied.stale
@@ -213,19 +214,20 @@ class _Packer:
             self._notes["a character device 0:0 is left out: it would be a whiteout"] += 1
             return
         if st.st_nlink > 1 and member.fmt != stat.S_IFDIR:
-            first = self._links.setdefault((st.st_dev, st.st_ino), item.path)
-            if first != item.path:
-                member.fmt, member.target, member.xattrs = 0, first, {}
+            first = self._links.setdefault((st.st_dev, st.st_ino), member)
+            if first is not member:
+                member.fmt, member.target = 0, first.name
         if member.fmt == stat.S_IFREG:
             self._file(member, item.data or (where, name))
         else:
             self._tar.add(member)
 
-    def _other_name(self, item: Item, first: bytes) -> None:
-        if item.kind == stat.S_IFDIR:
+    def _other_name(self, item: Item, first: Member | None) -> None:
+        if first is None:  # a directory above one
             self._entry(item)
         else:
-            self._tar.add(Member(item.path, 0, target=first))
+            # With its attributes: docker and podman give them to the file, whatever the others say.
+            self._tar.add(replace(first, name=item.path, fmt=0, target=first.name))
 
     def _member(self, path: bytes, where: LayerDir, name: bytes, st: os.stat_result) -> Member:
         target = fd_path(where.fd(), name)

@@ -160,6 +160,27 @@ def test_hard_links_that_were_copied_up_are_links(recording: Stand) -> None:
     assert upper_of(recording, *recording.lowers) == ["a", "b -> a"]
 
 
+def test_every_name_of_a_file_tells_its_attributes(recording: Stand) -> None:
+    """docker and podman give a file those of each name, and chown takes capabilities away."""
+    fill(recording.bottom, "a", "c")
+    os.link(recording.bottom / "a", recording.bottom / "b")
+    d = recording.d
+    d.link(b"c", b"d")
+    d.chmod(b"a", 0o750)
+    d.chown(b"a", 5, 6)
+    for name in (b"a", b"c"):
+        d.setxattr(name, b"user.k", b"v")
+        d.utimens(name, 0, 7 * 10**9)
+    recording.close()
+    found = read(packed(pack_upper, recording.upper, *recording.lowers)[1])
+    told = {
+        info.name: (info.mode, info.uid, info.gid, info.mtime, info.pax_headers) for info in found
+    }
+    assert told["a"] == told["b"] == (0o750, 5, 6, 7, {"SCHILY.xattr.user.k": "v"})
+    assert told["c"] == told["d"]
+    assert told["d"][3:] == (7, {"SCHILY.xattr.user.k": "v"})
+
+
 def test_markers_of_overlays_are_not_told_and_users_own_are(recording: Stand) -> None:
     fill(recording.bottom, "f")
     d = recording.d
