@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import clients
-from tests.support.image_trees import entries, top_layer
+from tests.support.image_trees import REASONS, compare, entries, top_layer
 from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def test_a_commit_has_the_entries_of_podmans(ours: Ours) -> None:
     layout = ours.base / "ours-commit"
     ours.image("save", "localhost/ours:2", "--format", "oci-dir", "-o", layout)
     ours_found, theirs_found = (entries(top_layer(made), OF_PODMAN) for made in (layout, theirs))
-    assert ours_found == theirs_found
+    reasons = [] if ours.engine.is_root else REASONS["rootless commit"]
+    assert "" not in compare(ours_found, theirs_found, reasons)
     assert ours.image("diff", "localhost/ours:2", "localhost/ours:3") == ""
     ours.engine.podman("rm", "--force", "--time=0", "c")
 
