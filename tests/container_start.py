@@ -54,9 +54,13 @@ def engines(
     tool = stack.enter_context(containers.tool(house, f"ours-{who}", is_root=is_root))
     tool.run("image", "import", image, IMAGE, "--cmd", "sh")
     found["unionfuse"] = lambda: tool.command("run", "--rm", IMAGE, *COMMAND)
-    for name, program in ((BASE, None), ("podman, fuse-overlayfs", clients.FUSE_OVERLAYFS)):
+    for short, name, program in (
+        ("o", BASE, None),
+        ("f", "podman, fuse-overlayfs", clients.FUSE_OVERLAYFS),
+    ):
+        # Where the path of a store is too long for a socket, podman waits 20 s for the exit code.
         engine = stack.enter_context(
-            clients.engine(house, f"{name[8:]}-{who}", is_root=is_root, program=program)
+            clients.engine(house, f"{who[0]}{short}", is_root=is_root, program=program)
         )
         engine.podman("import", "-q", image, IMAGE)
         run = ["podman", "run", "--rm", "--network=none", IMAGE, *COMMAND]
@@ -89,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    base = Path(tempfile.mkdtemp(prefix="containers.", dir="/var/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="ufc.", dir="/tmp"))
     base.chmod(0o755)
     tempfile.tempdir = str(base)
     try:
