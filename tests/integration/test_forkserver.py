@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.once, pytest.mark.
 MAIN = "from unionfuse.cli.overlay import main; main()"
 SECONDS = "UNIONFUSE_FORKSERVER_SECONDS"
 TITLE = b"unionfuse-forkserver"
+IN_SHELL = ("-c", '"$@"; exit $?', "sh")  # and not in its place
 
 
 class FakeEngine:
@@ -32,6 +33,7 @@ class FakeEngine:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.program = base / "podman"
+        self.shell: tuple[str, ...] = ()
         shutil.copy("/bin/sh", self.program)
         self.unions: list[Layers] = []
         # no other test meets the servers of this one
@@ -42,11 +44,15 @@ class FakeEngine:
     ) -> subprocess.CompletedProcess[str]:
         """Call unionfuse-overlay."""
         env = {**self.env, **options.pop("env", {})}
-        script = '"$@"; exit $?'
+        program = (*self.shell, sys.executable, "-c", MAIN)
         return command(
-            *prefix, self.program, "-c", script, "sh", sys.executable, "-c", MAIN, *arguments,
-            env=env, **options,
+            *prefix, self.program, *IN_SHELL, *program, *arguments, env=env, **options
         )  # fmt: skip
+
+    def become(self, name: str, *shell: str) -> None:
+        """Be a program called `name`, which calls through `shell`."""
+        self.program = self.program.rename(self.base / name)
+        self.shell = shell
 
     def union(self) -> Layers:
         """Make directories for one more union."""
@@ -142,6 +148,12 @@ class TestServer:
         engine.mount("second")
         wait_until(engine.servers)
 
+    def test_it_is_there_for_containerd_which_mounts_through_a_shell(self, engine):
+        engine.become("containerd-shim-runc-v2", "/bin/sh", *IN_SHELL)
+        engine.mount("first")
+        engine.mount("second")
+        wait_until(engine.servers)
+
     def test_it_makes_the_next_mount(self, served):
         layers = served.mount("served")
         assert served.has_served(layers)
@@ -221,11 +233,17 @@ class TestNoServer:
             assert done.returncode == 0, done.stderr
         assert not engine.servers()
 
+    def test_for_a_script_that_an_engine_runs(self, engine):
+        engine.become("podman", "/bin/sh", *IN_SHELL)
+        for _ in range(3):
+            engine.mount("")
+        assert not engine.servers()
+
     @pytest.mark.parametrize("flag", ["-f", "-d"])
     def test_in_the_foreground(self, served, flag):
         layers = served.union()
         process = subprocess.Popen(
-            [served.program, "-c", '"$@"; exit $?', "sh", sys.executable, "-c", MAIN, flag,
+            [served.program, *IN_SHELL, sys.executable, "-c", MAIN, flag,
              "-o", words(layers), layers.mnt],
             env={**os.environ, **served.env, "PYTHONPATH": os.getcwd(), "LC_ALL": "C.UTF-8"},
             stderr=subprocess.PIPE,

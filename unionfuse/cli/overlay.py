@@ -10,7 +10,11 @@ import gc
 import os
 import sys
 
-_ENGINES = frozenset({"podman", "buildah", "crio", "containerd", "containerd-shim-runc-v2"})
+_CONTAINERD = frozenset({"containerd", "containerd-shim-runc-v2", "ctr", "nerdctl", "k3s"})
+_ENGINES = frozenset({"podman", "buildah", "crio"}) | _CONTAINERD
+_SHELLS = frozenset(
+    {"bash", "busybox", "dash", "sh"}
+)  # in which mount.fuse3 runs us for containerd
 # Another process has other files, and stays behind when this one is interrupted.
 _OWN_FILES = ("/proc/self/", "/proc/thread-self/", "/dev/fd/")
 _FOREGROUND = ("-f", "--foreground", "-d", "--debug")
@@ -27,10 +31,23 @@ def main() -> None:
 
 
 def _is_called_by_engine() -> bool:
+    parent = os.getppid()
     try:
-        return os.path.basename(os.readlink(f"/proc/{os.getppid()}/exe")) in _ENGINES
+        name = _program_of(parent)
+        return name in _ENGINES or (
+            name in _SHELLS and _program_of(_parent_of(parent)) in _CONTAINERD
+        )
     except OSError:
         return False
+
+
+def _program_of(pid: int) -> str:
+    return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+
+
+def _parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 def _run_for_engine(argv: list[str]) -> int:
