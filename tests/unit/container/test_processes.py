@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import wait_until
 from unionfuse.container import processes
 from unionfuse.container.processes import Process
 
@@ -15,6 +16,8 @@ from unionfuse.container.processes import Process
 def sleeper() -> Iterator[int]:
     command = ["sh", "-c", "sleep 60; true", "sh", "the-word"]
     with subprocess.Popen(command, start_new_session=True) as child:
+        # exec(2) closes the pipe that Popen waits for before there is a command line to be seen
+        wait_until(Path(f"/proc/{child.pid}/cmdline").read_bytes)
         yield child.pid
         os.killpg(child.pid, signal.SIGKILL)
 
