@@ -20,6 +20,7 @@ from unionfuse.container import processes, rootfs
 from unionfuse.container import runtime as oci
 from unionfuse.container.errors import ContainerError
 from unionfuse.image.store import lease
+from unionfuse.syscalls import descriptors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,8 @@ def _watch(directory: Path, lock: int, parent: int) -> NoReturn:
     try:
         os.setsid()  # who kills the build may mean all of its group, but does not mean this one
         pidfd = os.pidfd_open(parent)
-        _keep_only(lock, pidfd)
+        descriptors.silence()
+        descriptors.close_all_but(lock, pidfd)
         if os.getppid() == parent:
             select.select([pidfd], [], [])
         put_away(directory)
@@ -100,14 +102,3 @@ def _watch(directory: Path, lock: int, parent: int) -> NoReturn:
         pass
     finally:
         os._exit(0)
-
-
-def _keep_only(*kept: int) -> None:
-    """Close all but these: whoever reads what the build says must not wait for this process."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2 and fd not in kept:
-            with contextlib.suppress(OSError):  # the one that listed them is closed already
-                os.close(fd)

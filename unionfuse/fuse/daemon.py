@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unionfuse.fuse import mounting, signals
 from unionfuse.fuse.errors import MountError
 from unionfuse.record import replace
-from unionfuse.syscalls import fdpath
+from unionfuse.syscalls import descriptors, fdpath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ _SERVING = b"\0"
 def _run_detached(plan: MountPlan, writer: int) -> int:
     """Be the daemon: tell over `writer` whether it serves; return the exit status."""
     os.setsid()
-    _close_inherited((writer, *plan.kept_fds))
+    descriptors.close_all_but(writer, *plan.kept_fds)
     waiting = [writer]  # empty once the parent was told: the number may mean another file then
 
     def tell(answer: bytes) -> None:
@@ -99,10 +99,7 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
     def on_ready() -> None:
         if not waiting:
             return
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        os.close(null)
+        descriptors.silence()
         tell(_SERVING)
 
     try:
@@ -118,17 +115,6 @@ def _run_detached(plan: MountPlan, writer: int) -> int:
         tell(os.fsencode(f"{type(err).__name__}: {err}"))
         return 1
     return 0
-
-
-def _close_inherited(kept: tuple[int, ...]) -> None:
-    """Close what the caller had open but the standard streams and `kept`.
-
-    A lock or a pipe of a script must not live as long as the mount.
-    """
-    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if fd > 2 and fd not in kept:
-            with contextlib.suppress(OSError):  # the one that listed them is closed already
-                os.close(fd)
 
 
 def _run(plan: MountPlan, on_ready: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ DECLINED = 0  # in place of the pid of a process that does it
 SECONDS = "UNIONFUSE_FORKSERVER_SECONDS"
 """The variable that says how long a server waits for the next request; 0: there is none."""
 _DEFAULT_SECONDS = 30.0
+_MOST_SECONDS = 86_400.0
 _TITLE_ROOM = 8192
 _PREFIX = "forkserver-"
 _START = (
@@ -75,9 +76,10 @@ def run(program: str, argv: list[str]) -> int | None:
 def waiting_seconds() -> float:
     """Return how long a server waits for the next request before it ends."""
     try:
-        return float(os.environ.get(SECONDS, _DEFAULT_SECONDS))
+        seconds = float(os.environ.get(SECONDS, _DEFAULT_SECONDS))
     except ValueError:
         return _DEFAULT_SECONDS
+    return seconds if seconds < _MOST_SECONDS else _DEFAULT_SECONDS  # nan is not, either
 
 
 def ask(place: Place, argv: list[str]) -> int | None:
@@ -152,15 +154,15 @@ def offer(place: Place) -> None:
 
 
 def _start(place: Place) -> None:
+    from unionfuse.syscalls import descriptors
+
     if os.fork():
         return
     try:
         os.setsid()
         os.chdir("/")
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        os.closerange(3, 1 << 20)
+        descriptors.silence()
+        descriptors.close_all_but()
         room = " " * _TITLE_ROOM  # for the command lines of the children
         what = (place.program, place.path, room, *sys.path)
         os.execv(sys.executable, [sys.executable, "-c", _START, *what])

@@ -6,7 +6,6 @@ when it has imported everything. It is the child that looks who asks: a server c
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import gc
@@ -17,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfuse.cli.forkserver import cgroup, client, identity
@@ -33,6 +33,7 @@ _MOST = 1 << 20  # bytes of a request
 _N_FDS = 4
 _SETTLE_SECONDS = 0.3
 _BACKLOG = 64
+_UCRED = Struct("iII")  # unix(7): pid uid gid
 
 
 class Request(NamedTuple):
@@ -131,9 +132,8 @@ class Server:
 
     def _can_be(self, connection: socket.socket, request: Request) -> bool:
         """Tell whether this child may stand in for the process that asks."""
-        size = 3 * array.array("i").itemsize
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        pid = int.from_bytes(credentials[:4], sys.byteorder)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, _, _ = _UCRED.unpack(credentials)
         return (
             identity.of_process(pid) == self._process
             and request.program == self._program
