@@ -75,15 +75,9 @@ CMD ["/tmp/id"]
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="build.", dir="/tmp"))  # sockets' paths have to be short
-    base.chmod(0o755)
-    try:
-        with clients.house(base) as made:
-            clients.busybox_rootfs(base)
-            write_context(base / "context")
-            yield made
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as made:
+        write_context(made.base / "context")
+        yield made
 
 
 @pytest.fixture(scope="module", params=["root", "user"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +26,8 @@ RUNC = "/usr/sbin/runc"
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="modes.", dir="/tmp"))
-    base.chmod(0o755)
-    try:
-        with clients.house(base) as made:
-            clients.busybox_rootfs(base)
-            yield made
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as made:
+        yield made
 
 
 @pytest.mark.parametrize("who", ["root", "user"])

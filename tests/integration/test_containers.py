@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import select
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,12 +37,8 @@ FOREVER = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; don
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="containers."))
-    base.chmod(0o755)
-    with clients.house(base) as made:
-        clients.busybox_rootfs(base)
+    with clients.temporary_house() as made:
         yield made
-    shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", params=["root", "user", "unserved"])

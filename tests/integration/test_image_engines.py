@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tarfile
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +16,7 @@ from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.clients import Engine, House
 
@@ -72,14 +70,8 @@ class Ours:
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="uf.", dir="/tmp"))
-    base.chmod(0o755)
-    try:
-        with clients.house(base) as made:
-            clients.busybox_rootfs(base)
-            yield made
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=["root", "rootless"])

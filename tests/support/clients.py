@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,19 @@ def house(base: Path) -> Iterator[House]:
     finally:
         os.killpg(holder.pid, signal.SIGKILL)
         holder.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def temporary_house() -> Iterator[House]:
+    """Make a namespace for engines at a directory of its own, in which there is a `busybox.tar`."""
+    base = Path(tempfile.mkdtemp(prefix="uf.", dir="/tmp"))  # sockets' paths have to be short
+    base.chmod(0o755)
+    try:
+        with house(base) as made:
+            busybox_rootfs(base)
+            yield made
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def _house_script(base: Path) -> str:
