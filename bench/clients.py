@@ -8,38 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.client_cases import (
+    CONTAINERD,
+    N_DIRS,
+    N_FILES,
+    ROOT,
+    ROOTLESS,
+    Snapshotter,
+    make_image,
+    prepare,
+)
 from bench.facts import machine_facts
 from tests.support import clients, containerd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tests.support.clients import Engine
-    from tests.support.containerd import Containerd
+    from tests.support.clients import Engine, House
+
 
 T = TypeVar("T")
 
-IMAGE = "localhost/bench:1"
 OURS, PEER, KERNEL = "unionfuse", "fuse-overlayfs", "overlayfs"
 SYSTEMS = (OURS, PEER, KERNEL)
-N_DIRS, N_FILES = 100, 20  # in the second layer of the image
-# Changes files of the layers and makes new ones, some hundred of both.
-CHANGE = "for d in /tree/d1*; do echo x >> $d/f1; rm $d/f2; mkdir $d/new; cp $d/f3 $d/new/f3; done"
-_CONTAINERFILE = f"""
-FROM {IMAGE}
-RUN {CHANGE}
-RUN rm -r /tree/d2 /tree/d3 && cp -r /tree/d4 /tree/copy
-RUN chmod -R go-w /tree/d5 && mv /tree/d6/f1 /tree/moved
-"""
 
 
 @dataclass
@@ -78,45 +76,37 @@ class Report:
 def measure(rounds: int, progress: Callable[[str], None]) -> Report:
     """Measure every case on every system, after one round to warm up."""
     before = os.getloadavg()[0]
-    base = Path(tempfile.mkdtemp(prefix="ufb.", dir="/tmp"))  # sockets' paths have to be short
-    base.chmod(0o755)
     cases: list[Case] = []
-    try:
-        with clients.house(base) as house:
-            clients.mount_program(house.base)
-            archive = _image(base)
-            for who, is_root in (("root", True), ("rootless", False)):
-                with contextlib.ExitStack() as held:
-                    # Short names: where the path of a store is too long for a socket, podman
-                    # waits 20 s for each exit code.
-                    engines = {
-                        system: held.enter_context(
-                            clients.engine(
-                                house, f"{who[-1]}{at}", is_root=is_root, program=program
-                            )
-                        )
-                        for at, (system, program) in enumerate(
-                            (
-                                (OURS, base / "unionfuse-overlay"),
-                                (PEER, clients.FUSE_OVERLAYFS),
-                                (KERNEL, None),
-                            )
-                        )
-                    }
-                    for engine in engines.values():
-                        _prepare(engine, archive)
-                    actions = {f"podman, {who}: {name}": a for name, a in _PODMAN.items()}
-                    cases += _rounds(actions, engines, rounds, progress)
-            with containerd.containerd(house) as running:
-                snapshotters = {
-                    name: _Snapshotter(running, name, archive) for name in (OURS, KERNEL)
-                }
-                actions_of = {f"containerd: {name}": a for name, a in _CONTAINERD.items()}
-                cases += _rounds(actions_of, snapshotters, rounds, progress)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as house:
+        archive = make_image(house.base)
+        for actions, is_root in ((ROOT, True), (ROOTLESS, False)):
+            with _engines(house, archive, is_root=is_root) as engines:
+                cases += _rounds(actions, engines, rounds, progress)
+        with containerd.containerd(house) as running:
+            snapshotters = {name: Snapshotter(running, name, archive) for name in (OURS, KERNEL)}
+            cases += _rounds(CONTAINERD, snapshotters, rounds, progress)
     loads = (before, os.getloadavg()[0])
     return Report(cases, rounds, loads, machine_facts(Path("/tmp")), _versions())
+
+
+@contextlib.contextmanager
+def _engines(house: House, archive: Path, *, is_root: bool) -> Iterator[dict[str, Engine]]:
+    """Yield podman and buildah on each system, with the image in their stores."""
+    programs = {
+        OURS: clients.make_program(house.base, f"unionfuse-overlay-{int(is_root)}", ".overlay"),
+        PEER: clients.FUSE_OVERLAYFS,
+        KERNEL: None,
+    }
+    with contextlib.ExitStack() as held:
+        engines = {}
+        for system, program in programs.items():
+            # Short names: where the path of a store is too long for a socket, podman waits 20 s
+            # for each exit code.
+            name = f"{int(is_root)}{system[0]}"
+            engine = clients.engine(house, name, is_root=is_root, program=program)
+            engines[system] = held.enter_context(engine)
+            prepare(engines[system], archive)
+        yield engines
 
 
 def _rounds(
@@ -139,126 +129,6 @@ def _rounds(
                 if number:
                     case.times.setdefault(system, []).append(seconds)
     return cases
-
-
-def _image(base: Path) -> Path:
-    """Make an image of three layers: a busybox, many small files, and changes of both."""
-    files = [(f"tree/d{number}", None) for number in range(N_DIRS)]
-    entries: list[tuple[str, str | None]] = [("tree", None), *files]
-    for directory, _ in files:
-        entries += [(f"{directory}/f{number}", "x" * 2000) for number in range(N_FILES)]
-    changes: list[tuple[str, str | None]] = [(f"tree/d{number}/.wh.f9", "") for number in range(50)]
-    layers = [
-        clients.busybox_rootfs(base),
-        containerd.layer(base / "tree.tar", *entries),
-        containerd.layer(base / "changes.tar", *changes),
-    ]
-    archive = containerd.image(base, IMAGE, layers)
-    archive.chmod(0o644)
-    return archive
-
-
-def _prepare(engine: Engine, archive: Path) -> None:
-    loaded = engine.podman("load", "--quiet", "--input", archive)
-    if IMAGE not in loaded:
-        engine.podman("tag", loaded.split()[-1], IMAGE)
-    context = engine.base / "tmp" / "context"
-    engine.run("mkdir", context)
-    engine.run("sh", "-c", f"cat > {context}/Containerfile <<'E'{_CONTAINERFILE}E")
-
-
-@contextlib.contextmanager
-def _run(engine: Engine) -> Iterator[Callable[[], object]]:
-    yield lambda: engine.podman("run", "--rm", "--network=none", IMAGE, "true")
-
-
-@contextlib.contextmanager
-def _change(engine: Engine) -> Iterator[Callable[[], object]]:
-    yield lambda: engine.podman("run", "--rm", "--network=none", IMAGE, "sh", "-c", CHANGE)
-
-
-@contextlib.contextmanager
-def _build(engine: Engine) -> Iterator[Callable[[], object]]:
-    context = engine.base / "tmp" / "context"
-    built = "localhost/built:1"
-    yield lambda: engine.podman(
-        "build", "--quiet", "--layers", "--no-cache", "--network=host", "-t", built, context
-    )
-    engine.podman("rmi", "--force", built)
-
-
-@contextlib.contextmanager
-def _commit(engine: Engine) -> Iterator[Callable[[], object]]:
-    engine.podman("run", "--network=none", "--name=c", IMAGE, "sh", "-c", CHANGE)
-    yield lambda: engine.podman("commit", "--quiet", "c", "localhost/committed:1")
-    engine.podman("rm", "--force", "c")
-    engine.podman("rmi", "--force", "localhost/committed:1")
-
-
-@contextlib.contextmanager
-def _export(engine: Engine) -> Iterator[Callable[[], object]]:
-    engine.podman("run", "--network=none", "--name=c", IMAGE, "sh", "-c", CHANGE)
-    yield lambda: engine.podman("export", "--output=/dev/null", "c")
-    engine.podman("rm", "--force", "c")
-
-
-_PODMAN = {
-    "run, true": _run,
-    "run, change 300 files": _change,
-    "build, 3 steps": _build,
-    "commit, 300 changes": _commit,
-    "export, 2,300 files": _export,
-}
-
-
-@dataclass(frozen=True)
-class _Snapshotter:
-    ctd: Containerd
-    name: str
-    archive: Path
-
-    def ctr(self, *words: str | Path) -> str:
-        """Run ctr; the word `@` stands for this snapshotter."""
-        chosen = ("--snapshotter", self.name)
-        return self.ctd.ctr(
-            *(part for word in words for part in (chosen if word == "@" else (word,)))
-        )
-
-
-@contextlib.contextmanager
-def _unpack(snapshotter: _Snapshotter) -> Iterator[Callable[[], object]]:
-    # with its snapshots, of either snapshotter
-    snapshotter.ctr("images", "rm", "--sync", IMAGE)
-    yield lambda: snapshotter.ctr("images", "import", "@", snapshotter.archive)
-
-
-@contextlib.contextmanager
-def _ctr_run(snapshotter: _Snapshotter, *command: str) -> Iterator[Callable[[], object]]:
-    snapshotter.ctr("images", "import", "@", snapshotter.archive)
-    name = f"c{time.monotonic_ns()}"
-    yield lambda: snapshotter.ctr("run", "--rm", "@", IMAGE, name, *(command or ("true",)))
-
-
-@contextlib.contextmanager
-def _ctr_change(snapshotter: _Snapshotter) -> Iterator[Callable[[], object]]:
-    with _ctr_run(snapshotter, "sh", "-c", CHANGE) as act:
-        yield act
-
-
-@contextlib.contextmanager
-def _ctr_diff(snapshotter: _Snapshotter) -> Iterator[Callable[[], object]]:
-    snapshotter.ctr("images", "import", "@", snapshotter.archive)
-    snapshotter.ctr("run", "@", IMAGE, "diffed", "sh", "-c", CHANGE)
-    yield lambda: snapshotter.ctr("snapshots", "@", "diff", "--keep", "diffed")
-    snapshotter.ctr("containers", "rm", "diffed")
-
-
-_CONTAINERD = {
-    "import and unpack 3 layers": _unpack,
-    "run, true": _ctr_run,
-    "run, change 300 files": _ctr_change,
-    "diff, 300 changes": _ctr_diff,
-}
 
 
 def _versions() -> dict[str, str]:
