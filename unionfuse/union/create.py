@@ -16,11 +16,12 @@ from unionfuse.syscalls import xattr
 from unionfuse.syscalls.fdpath import fd_path
 from unionfuse.union import acl
 from unionfuse.union.backing import adopt_fd, backing_path, get_attr, keep_fd
-from unionfuse.union.copy_up import has_origin, mark_impure, require_upper
+from unionfuse.union.copy_up import require_upper
 from unionfuse.union.listing import Listing, kind_of
 from unionfuse.union.lookup import NAME_MAX, key_of, listing_of
 from unionfuse.union.metacopy import keep_within_reach
 from unionfuse.union.node import FD_WRITE, DirNode, Node, Rare
+from unionfuse.union.publish import has_origin, mark_impure
 from unionfuse.union.state import Attr, Caller, Entry, Union, oserror
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

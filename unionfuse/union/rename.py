@@ -19,9 +19,7 @@ from unionfuse.syscalls.rename import (
 from unionfuse.union.backing import data_stat, forget
 from unionfuse.union.copy_up import (
     copy_metadata,
-    has_origin,
     keep_count,
-    mark_impure,
     require_upper,
     require_upper_name,
 )
@@ -29,6 +27,7 @@ from unionfuse.union.listing import Kind, kind_of
 from unionfuse.union.lookup import NAME_MAX, existing, listing_of
 from unionfuse.union.metacopy import keep_within_reach
 from unionfuse.union.node import DirNode, Node
+from unionfuse.union.publish import has_origin, mark_impure
 from unionfuse.union.redirect import redirect_of, set_redirect
 from unionfuse.union.remove import (
     directory_gone,
