@@ -239,8 +239,7 @@ def trees(stage: Stage, name: str) -> None:
     for way, tree in _others_of_ours(stage, name).items():
         agree(f"{way} as mounted", mounted, tree, REASONS["unpacked"])
     agree("podman", mounted, _recorded_by_podman(stage, name), _reasons(stage, "podman"))
-    if stage.tool.is_root:  # it makes devices, which no user can
-        agree("umoci", mounted, _recorded_by_umoci(stage, name), REASONS["umoci"])
+    agree("umoci", mounted, _recorded_by_umoci(stage, name), _reasons(stage, "umoci"))
 
 
 def agree(
@@ -317,15 +316,17 @@ def _recorded_by_podman(stage: Stage, name: str) -> Tree:
 
 
 def _recorded_by_umoci(stage: Stage, name: str) -> Tree:
-    directory = stage.maker.base / "tmp" / "umoci"
-    directory.mkdir()
-    source, layout = f"docker://{name}", f"{directory}/layout:x"
-    stage.skopeo("copy", "-q", "--src-tls-verify=false", source, f"oci:{layout}")
-    bundle = directory / "bundle"
-    stage.maker.run("umoci", "unpack", "--image", layout, bundle, timeout=SECONDS)
+    layout, bundle = (stage.maker.base / "tmp" / kind for kind in ("layout", "bundle"))
+    stage.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{layout}:x")
+    rootless = () if stage.maker.is_root else ("--rootless",)
+    unpack = ("umoci", "unpack", *rootless, "--image", f"{layout}:x", bundle)
+    stage.maker.run(*unpack, timeout=SECONDS)
     found = image_trees.recorded(bundle / "rootfs")
-    shutil.rmtree(directory)
-    return found
+    for directory in (layout, bundle):
+        shutil.rmtree(directory)
+    if not rootless:
+        return found
+    return {path: image_trees.owned(record) for path, record in found.items()}
 
 
 def commits(stage: Stage) -> None:

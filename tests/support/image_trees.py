@@ -15,9 +15,10 @@ import sys
 import tarfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tests.support.tree import Record, snapshot
+from unionfuse.snapshots import protobuf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +34,7 @@ class Reason:
 
     Attributes:
         path: a pattern that all of the path matches.
-        field: what of the entry differs; "" for an entry that one of them lacks.
+        field: a pattern of what of the entry differs; "" for an entry that one of them lacks.
         why: whose doing it is.
         line: a pattern of what the difference is.
     """
@@ -44,8 +45,8 @@ class Reason:
     line: str = ".*"
 
     def explains(self, path: str, field: str, line: str) -> bool:
-        patterns = ((self.path, path), (self.line, line))
-        return field == self.field and all(re.fullmatch(*pair) for pair in patterns)
+        patterns = ((self.path, path), (self.field, field), (self.line, line))
+        return all(re.fullmatch(*pair) for pair in patterns)
 
 
 _LINK = Reason(
@@ -57,8 +58,9 @@ _LEAK = "rootless buildah and podman bring a mark of overlayfs into layers, and 
 _IMPURE = Reason(
     ".*", "xattrs", _LEAK, r"xattrs is \(\('user\.overlay\.impure', b'y'\),\), theirs \(\)"
 )
+_DEVICE = "dev/(console|full|null|ptmx|random|tty|urandom|zero)"
 _DEVICES = Reason(
-    "dev/(console|full|null|ptmx|random|tty|urandom|zero)", "",
+    _DEVICE, "",
     "no user can make devices: podman leaves them out, and we have empty files in their place",
 )  # fmt: skip
 REASONS = {
@@ -66,6 +68,14 @@ REASONS = {
     "umoci": [_LINK],
     "podman": [Reason(r"\.", "mode", _ROOT), Reason(r"\.", "mtime_ns", _ROOT)],
     "rootless podman": [_DEVICES, _IMPURE],
+    "rootless umoci": [
+        Reason(_DEVICE, "mode", "an empty file in place of a device has its mode there, and 0 here",
+               r"mode is 0, theirs \d+"),
+        Reason("srv/fifo", "[ug]id", "umoci keeps owners in an attribute, and a fifo takes none",
+               "[ug]id is [12], theirs 0"),
+        Reason("usr/bin/ping", "xattrs", "umoci is in no namespace, where one may set capabilities",
+               r"xattrs is \(\('security\.capability', .*\),\), theirs \(\)"),
+    ],
     "commit": [
         Reason("etc", "mtime", "podman makes files in it for the sake of its mounts"),
         Reason("srv/perl", "", "a name that an overlay gives its own file; we keep the hard link"),
@@ -89,6 +99,26 @@ def recorded(root: Path) -> Tree:
         seconds = record.mtime_ns // _SECOND * _SECOND
         found[name] = replace(record, mtime_ns=seconds, ctime_ns=None)
     return found
+
+
+_ROOTLESS_OWNER = "user.rootlesscontainers"
+_THE_USER = 0xFFFFFFFF  # who is root in the image
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """What rootless umoci keeps of a file's owner, in the form of rootlesscontaine.rs."""
+
+    uid: Annotated[int, 1] = 0
+    gid: Annotated[int, 2] = 0
+
+
+def owned(record: Record) -> Record:
+    """Return what an entry of rootless umoci, all of which are one user's, stands for."""
+    xattrs = dict(record.xattrs)
+    owner = protobuf.decode(_Owner, xattrs.pop(_ROOTLESS_OWNER, b""))
+    uid, gid = (0 if each == _THE_USER else each for each in (owner.uid, owner.gid))
+    return replace(record, uid=uid, gid=gid, xattrs=tuple(xattrs.items()))
 
 
 def read(file: Path) -> Tree:
