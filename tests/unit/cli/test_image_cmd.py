@@ -253,6 +253,16 @@ def test_a_database_that_is_damaged_is_made_anew(run, loaded, tmp_path):
     assert objects(run("ls", "--json"))[0]["id"] == loaded.config.digest
 
 
+def test_damage_deep_in_the_database_is_mended_too(run, loaded, tmp_path):
+    path = tmp_path / "store/store.db"
+    first, rest = path.read_bytes()[:4096], path.read_bytes()[4096:]
+    path.write_bytes(first + b"\xff" * len(rest))
+    result = run("verify")
+    assert (result.exit_code, "verify --repair" in result.stdout) == (1, True)
+    assert run("verify", "--repair").exit_code == 0
+    assert objects(run("ls", "--json"))[0]["id"] == loaded.config.digest
+
+
 def test_a_bundle_is_unpacked(run, loaded, tmp_path):
     assert run("unpack", "--bundle", "x:1", "bundle").exit_code == 0
     assert (tmp_path / "bundle/rootfs/etc/name").read_text() == "changed\n"

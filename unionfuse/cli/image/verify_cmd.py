@@ -80,12 +80,17 @@ def _opened(*, repair: bool) -> Store:
     from unionfuse.image.store.store import Store
 
     try:
-        return opened()
+        store = opened()
+        damage = store.database.problem() if repair else None
+        if damage is None:
+            return store
+        store.close()
     except DatabaseDamaged as err:
         if not repair:
             raise
-        say(f"{err}; made anew")
-        return Store.mend(chosen().root)
+        damage = str(err)
+    say(f"{damage}; made anew")
+    return Store.mend(chosen().root)
 
 
 def _repair(store: Store, problems: list[Problem], watch: Watch) -> list[Problem]:

@@ -22,7 +22,7 @@ from unionfuse.image.errors import StoreError
 from unionfuse.image.manifest import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 VERSION = 1  # of the schema, in user_version
@@ -79,13 +79,18 @@ class LayerFacts(msgspec.Struct, frozen=True):
 class Database:
     """An open database; any thread may use it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fill: Callable[[Database], None]) -> None:
         """Open the database at `path`, and make it if it is not there.
 
+        Args:
+            path: of the file.
+            fill: writes into a new one what is to be in it; it is there with that or not at all.
+
         Raises:
-            StoreError: if it is damaged, or of a later version.
+            StoreError: if it is damaged, or of a later version, or can not be filled.
         """
         self._path = path
+        self._fill = fill
         self._mutex = threading.RLock()
         with self._explained():
             self._connection = sqlite3.connect(
@@ -112,6 +117,7 @@ class Database:
             if found == 0:
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
+                self._fill(self)
                 self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def _version(self) -> int:
@@ -186,8 +192,11 @@ class Database:
 
     def problem(self) -> str | None:
         """Say what is damaged in the database, None if nothing is."""
-        rows = self._read("PRAGMA integrity_check")
-        return None if rows == [("ok",)] else str(rows[0][0])
+        try:
+            rows = self._read("PRAGMA integrity_check")
+        except DatabaseDamaged as err:
+            return str(err)
+        return None if rows == [("ok",)] else " ".join(str(rows[0][0]).split())
 
     def _names(self, query: str, *values: str) -> list[Name]:
         return [

@@ -42,8 +42,8 @@ def take(database: Database, index: Path, references: list[str]) -> None:
         _write(index, database.names())
 
 
-def restore(database: Database, index: Path) -> int:
-    """Give a new database the names that the index has; return how many.
+def restore(database: Database, index: Path) -> None:
+    """Give a new database the names that the index has, in the transaction that makes it.
 
     Raises:
         StoreError: if the index is damaged.
@@ -51,21 +51,19 @@ def restore(database: Database, index: Path) -> int:
     try:
         data = index.read_bytes()
     except FileNotFoundError:
-        return 0
+        return
     try:
         document = parse_document(data, media_types.OCI_INDEX, str(index))
         if not isinstance(document, Index):
             raise Malformed(f"{index} is no index")
     except ImageError as err:
-        raise StoreError(f"the names of images are lost: {err}") from None
-    restored = 0
-    with database.transaction():
-        for entry in document.manifests:
-            name = (entry.annotations or {}).get(REF_NAME)
-            if name and database.name(name) is None:
-                database.set_name(name, entry)
-                restored += 1
-    return restored
+        raise StoreError(
+            f"the names of images are lost: {err}; remove that file to go on without them"
+        ) from None
+    for entry in document.manifests:
+        name = (entry.annotations or {}).get(REF_NAME)
+        if name and database.name(name) is None:
+            database.set_name(name, entry)
 
 
 def _write(index: Path, names: list[Name]) -> None:

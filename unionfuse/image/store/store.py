@@ -71,19 +71,14 @@ class Store:
         """
         places = Places((root or default_root(is_root=is_root())).absolute())
         places.make()
-        is_new = not places.database.exists()
-        database = Database(places.database)
-        store = cls(places, database)
-        try:
-            if is_new:
-                names.restore(database, places.index)
-                from unionfuse.image.store import unpacking  # takes long to load
 
-                unpacking.find_facts(store)
-        except BaseException:
-            store.close()
-            raise
-        return store
+        def fill(database: Database) -> None:
+            from unionfuse.image.store import unpacking  # takes long to load
+
+            names.restore(database, places.index)
+            unpacking.find_facts(database, places.layers)
+
+        return cls(places, Database(places.database, fill))
 
     @classmethod
     def mend(cls, root: Path | None = None) -> Store:

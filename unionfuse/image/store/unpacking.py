@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unionfuse.image.layers.apply import Applied
+    from unionfuse.image.store.database import Database
     from unionfuse.image.store.image import Layer
     from unionfuse.image.store.store import Store
     from unionfuse.image.watch import Watch
@@ -92,12 +93,12 @@ def unpack(store: Store, layer: Layer, below: list[Path] | None, watch: Watch) -
     return Unpacked(directory, True)
 
 
-def find_facts(store: Store) -> None:
+def find_facts(database: Database, layers: Path) -> None:
     """Read what is known of the layers out of their directories, into a new database."""
-    for directory in store.places.layers.iterdir():
+    for directory in layers.iterdir():
         with contextlib.suppress(OSError, msgspec.DecodeError):  # `verify` tells of it
             data = (directory / FACTS).read_bytes()
-            store.database.set_layer(msgspec.json.decode(data, type=LayerFacts))
+            database.set_layer(msgspec.json.decode(data, type=LayerFacts))
 
 
 def _names(layer: Layer) -> tuple[str, str]:

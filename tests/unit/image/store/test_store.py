@@ -195,6 +195,17 @@ def test_a_database_that_is_damaged_is_told_and_mended(store, tmp_path):
         assert mended.resolve("x:1")
 
 
+def test_names_that_are_lost_are_told_of_every_time(store, tmp_path):
+    add(store, make_image(BASE))
+    store.close()
+    for path in (tmp_path / "store").glob("store.db*"):
+        path.unlink()
+    (tmp_path / "store/index.json").write_text("nothing")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="the names of images are lost"):
+            Store.open(tmp_path / "store")
+
+
 def test_a_store_of_a_later_version_is_left_alone(store, tmp_path):
     with store.database.transaction():
         store.database._connection.execute("PRAGMA user_version = 99")
