@@ -9,7 +9,7 @@ import click
 
 from unionfuse.cli.printing import printable
 from unionfuse.fuse.errors import MountError
-from unionfuse.image.errors import ImageError
+from unionfuse.image.errors import ImageError, reason
 from unionfuse.offline.errors import OfflineError
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ def reports_failures(command: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
-        except (ImageError, MountError, OfflineError, OSError) as err:
+        except (ImageError, MountError, OfflineError) as err:
             raise Failure(str(err)) from None
+        except OSError as err:
+            raise Failure(reason(err)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
 

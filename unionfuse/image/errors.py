@@ -12,6 +12,18 @@
 What the kernel refuses while a layer is read or written stays an OSError.
 """
 
+from __future__ import annotations
+
+import os
+
+
+def reason(err: OSError) -> str:
+    """Return what the kernel refused, as a path and why, without the number."""
+    if err.strerror is None:
+        return str(err)
+    named = isinstance(err.filename, (str, bytes))
+    return f"{os.fsdecode(err.filename)}: {err.strerror}" if named else err.strerror
+
 
 class ImageError(Exception):
     """Something that was asked of an image can not be done; the text is one line."""

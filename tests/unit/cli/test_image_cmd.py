@@ -186,6 +186,29 @@ def test_a_failed_save_leaves_what_was_there(run, loaded, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "x", "x.tar"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("save", "x:1", "-o", "none/there"),
+        ("save", "x:1", "--format", "oci-dir", "-o", "none/there"),
+        ("export", "x:1", "-o", "none/there"),
+        ("unpack", "x:1", "none/there"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told(run, loaded, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr == "unionfuse: none/there: No such file or directory\n"
+
+
+@pytest.mark.parametrize("command", ["save", "export"])
+def test_a_disk_that_is_full_is_told_with_what_was_written(run, loaded, command):
+    result = run(command, "x:1", "-o", "/dev/full")
+    assert (result.exit_code, result.stderr) == (
+        1, "unionfuse: /dev/full: No space left on device\n",
+    )  # fmt: skip
+
+
 def test_a_failed_load_leaves_nothing(run, tmp_path):
     files = layout_files(("localhost/x:1", make_image(BASE, diff_ids=["sha256:" + "0" * 64])))
     (tmp_path / "bad.tar").write_bytes(archive(files))

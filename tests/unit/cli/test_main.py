@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -160,6 +161,15 @@ def test_passthrough_is_of_the_kernel_session_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("microseconds", ["-1", "10001", "x"])
 def test_the_time_of_polling_is_a_number_in_its_range(microseconds: str) -> None:
     assert run("mount", "--poll-us", microseconds, "lower", "upper", "mnt").exit_code == 2
+
+
+def test_what_the_kernel_refuses_is_told_without_its_number(monkeypatch, tmp_path: Path) -> None:
+    def refuse(mountpoint: bytes, *, lazy: bool) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(unmounting, "unmount_and_wait", refuse)
+    result = run("umount", "mnt")
+    assert (result.exit_code, result.stderr) == (1, f"unionfuse: {tmp_path}: Permission denied\n")
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

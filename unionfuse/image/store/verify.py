@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from unionfuse.image import media_types
 from unionfuse.image.digest import Digest, Digester, algorithm_of, parse_digest
-from unionfuse.image.errors import Corrupt, ImageError, Malformed, StoreError
+from unionfuse.image.errors import Corrupt, ImageError, Malformed, StoreError, reason
 from unionfuse.image.layers.index import read_index
 from unionfuse.image.layers.verify import verify_layer
 from unionfuse.image.manifest import Manifest, parse_document
@@ -143,7 +143,8 @@ class Verification:
             yield Problem("blob", digest, "is no digest", (), "remove the file")
         except (Corrupt, OSError) as err:
             names = tuple(self._users.get(digest, ()))
-            yield Problem("blob", digest, str(err), names, _mend_blob(names))
+            text = reason(err) if isinstance(err, OSError) else str(err)
+            yield Problem("blob", digest, text, names, _mend_blob(names))
 
     def _layer(self, name: str) -> Iterator[Problem]:
         directory = self._store.places.layers / name
@@ -157,7 +158,7 @@ class Verification:
             finally:
                 os.close(fd)
         except (ImageError, OSError) as err:
-            texts = [str(err)]
+            texts = [reason(err) if isinstance(err, OSError) else str(err)]
         else:
             texts = [
                 f"/{os.fsdecode(difference.path)}: {difference.what}"
