@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from unionfuse.image.digest import Digest
     from unionfuse.image.layers.compression import Readable
     from unionfuse.image.store.image import Image
     from unionfuse.image.store.store import Store
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _XZ, _BZIP2 = b"\xfd7zXZ\0", b"BZh"
+_END = bytes(1024)  # two empty blocks
 
 
 def import_tar(
@@ -54,7 +56,7 @@ def import_tar(
     source = _Joined(head, file)
     found = detect(head.ljust(4, b"\0"))
     with store.blobs.new() as writer:
-        tar = Digester()
+        tar = _Tar()
         if found != "none":
             compression: str = found
             for data in decompressed(cast("BinaryIO", _Copied(source, writer.write))):
@@ -68,9 +70,10 @@ def import_tar(
                 compressor.write(data)
                 recipe.watch("reading", tar.size, 0)
             compressor.close()
+        diff_id = tar.digest()
         size = writer.size
         digest = writer.commit()
-    layer = NewLayer(Descriptor(LAYER_TYPES[compression], digest, size), tar.digest())
+    layer = NewLayer(Descriptor(LAYER_TYPES[compression], digest, size), diff_id)
     return put_on(store, None, [layer], recipe)
 
 
@@ -146,6 +149,27 @@ def _damage_told() -> Iterator[None]:
         yield
     except (lzma.LZMAError, OSError) as err:
         raise Malformed(f"the compressed tar is damaged: {err}") from None
+
+
+class _Tar:
+    """A tar that goes by: its digest, once it has come to its end."""
+
+    def __init__(self) -> None:
+        self._digester = Digester()
+        self._last = b""
+
+    @property
+    def size(self) -> int:
+        return self._digester.size
+
+    def update(self, data: bytes) -> None:
+        self._digester.update(data)
+        self._last = (self._last + data[-len(_END) :])[-len(_END) :]
+
+    def digest(self) -> Digest:
+        if self._last != _END:  # whoever wrote it may have failed: nothing else tells
+            raise Malformed("this is no tar, or it is cut: its end is missing")
+        return self._digester.digest()
 
 
 class _Joined:

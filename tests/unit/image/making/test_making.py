@@ -151,6 +151,16 @@ def test_a_tar_that_is_cut_is_not_imported(store, how):
     assert store.database.names() == []
 
 
+@pytest.mark.parametrize("how", PACKED)
+@pytest.mark.parametrize("entries", [0, len(BASE)])
+def test_a_tar_without_its_end_is_not_imported(store, how, entries):
+    tar = tar_of(dict(list(BASE.items())[:entries]))
+    blocks = -(-len(tar.rstrip(b"\0")) // 512)
+    with pytest.raises(Malformed, match="its end"):
+        import_tar(store, io.BytesIO(PACKED[how](tar[: blocks * 512])), Recipe(X))
+    assert store.database.names() == []
+
+
 def test_a_directory_is_imported(store, tmp_path):
     (tmp_path / "rootfs/etc").mkdir(parents=True)
     (tmp_path / "rootfs/etc/name").write_text("here\n")
