@@ -61,12 +61,12 @@ class Unpacked(NamedTuple):
 
 def unpack(store: Store, layer: Layer, below: list[Path] | None, watch: Watch) -> Unpacked | None:
     """See `Store.unpack_layer`."""
+    _check_kind(layer)
     for name in _names(layer):
         store.use(Use(lease.LAYER, name))
     found = unpacked_at(store.places.layers, layer)
     if found is not None:
         return Unpacked(found, False)
-    _check_kind(layer)
     try:
         with _scratch(store.places.tmp / f"unpack-{_names(layer)[1]}") as scratch:
             found = unpacked_at(store.places.layers, layer)

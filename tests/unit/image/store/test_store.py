@@ -104,6 +104,19 @@ def test_a_layer_that_is_not_its_diff_id_is_not_unpacked(store, tmp_path):
     assert left == {"lease"}
 
 
+def test_a_foreign_layer_is_refused_though_the_same_is_unpacked(store):
+    image = make_image(BASE)
+    add(store, image)
+    manifest = json.loads(image.blobs[image.descriptor.digest])
+    manifest["layers"][0]["mediaType"] = (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    )
+    data = json.dumps(manifest).encode()
+    foreign = Descriptor(image.descriptor.media_type, store.blobs.put(data), len(data))
+    with pytest.raises(Refused, match="foreign"):
+        store.add(Reference.parse("localhost/foreign:1"), foreign)
+
+
 def test_a_damaged_layer_blob_is_not_unpacked(store):
     image = make_image(BASE, compression="none")
     descriptor = put(store, image)
