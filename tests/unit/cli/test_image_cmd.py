@@ -176,6 +176,13 @@ def test_an_archive_can_go_through_pipes(run, loaded):
     assert run("load", "-", input=data).output == "loaded localhost/x:1\n"
 
 
+def test_what_has_no_name_at_a_registry_is_not_pushed(run, loaded):
+    made_here = run("push", "x:1")
+    assert (made_here.exit_code, "names no registry" in made_here.stderr) == (1, True)
+    by_id = run("push", loaded.config.digest[7:19])
+    assert (by_id.exit_code, "is an id" in by_id.stderr) == (1, True)
+
+
 def test_a_failed_save_leaves_what_was_there(run, loaded, tmp_path):
     (tmp_path / "x").write_text("before")
     for blob in (tmp_path / "store/blobs/sha256").iterdir():

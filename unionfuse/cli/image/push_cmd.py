@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unionfuse.cli.errors import reports_failures, say
+from unionfuse.cli.errors import Failure, reports_failures, say
 from unionfuse.cli.image.common import (
     json_option,
     opened,
@@ -59,6 +59,8 @@ def command(
     target = at_registry(destination or ref)
     with opened() as store, progress(quiet=quiet) as watch:
         image = store.resolve(ref)
+        if destination is None and target.digest is None:
+            target = at_registry(_name(store, ref))
         options = PushOptions(
             connection_options(**reach),
             platform_of(platform),
@@ -76,6 +78,13 @@ def command(
         return
     tag = "" if target.tag is None else f":{target.tag}"
     click.echo(f"{target.name}{tag}@{pushed.descriptor.digest}")
+
+
+def _name(store: Store, ref: str) -> str:
+    name = store.name_of(ref)
+    if name is None:
+        raise Failure(f"{ref} is an id: give the name to push it under, too")
+    return name
 
 
 def _sources(store: Store, target: Reference) -> Mapping[Digest, Sequence[str]]:
