@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+import stat
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -98,7 +99,7 @@ def load_directory(
     index = directory / "index.json"
     if not index.exists():
         raise Malformed(f"{directory} is no image layout: it has no index.json")
-    with index.open("rb") as file:
+    with _opened(index) as file:
         data = file.read(MAX_DOCUMENT + 1)
 
     def fetch(descriptor: Descriptor) -> None:
@@ -169,15 +170,27 @@ def _copy(directory: Path, descriptor: Descriptor, blobs: Blobs, watch: Watch) -
         return
     path = directory / "blobs" / digest.replace(":", "/")
     try:
-        file = path.open("rb")
+        file = _opened(path)
     except FileNotFoundError:
         raise NotFound(f"{directory} has no blob {digest}") from None
-    with file, blobs.begin(digest, descriptor.size) as writer:
-        writer.restart()
+    with file, blobs.anew(digest, descriptor.size) as writer:
         while data := file.read(_CHUNK):
             writer.write(data)
             watch(f"copying {digest[:19]}", writer.size, descriptor.size)
         writer.commit()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of a layout. A pipe in its place would keep us waiting.
+
+    Raises:
+        Malformed: if it is no file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Malformed(f"{path} is no file")
+    return open(fd, "rb")
 
 
 def _names_of(entry: Descriptor) -> tuple[Reference, ...]:

@@ -115,8 +115,7 @@ def _blob(name: str, size: int, pieces: Iterator[memoryview], blobs: Blobs) -> D
     digest = parse_digest(":".join(name.split("/")[1:]))
     if digest in blobs:
         return digest
-    with blobs.begin(digest, size) as writer:
-        writer.restart()
+    with blobs.anew(digest, size) as writer:
         for data in pieces:
             writer.write(data)
         return writer.commit()

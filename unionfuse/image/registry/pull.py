@@ -132,8 +132,7 @@ class _Pull:
     def _keep(self, digest: Digest, data: bytes) -> None:
         if digest in self._blobs:
             return
-        with self._blobs.begin(digest, len(data)) as writer:
-            writer.restart()
+        with self._blobs.anew(digest, len(data)) as writer:
             writer.write(data)
             writer.commit()
 

@@ -120,6 +120,17 @@ class Blobs:
             raise as_store_error(err) from None
         return self._take_up(fd, name, digest, size)
 
+    @contextlib.contextmanager
+    def anew(self, digest: Digest, size: int | None) -> Iterator[BlobWriter]:
+        """Begin as `begin` does, from the first byte; what came of it stays only if it is whole."""
+        with self.begin(digest, size) as writer:
+            writer.restart()
+            try:
+                yield writer
+            except BaseException:
+                writer.abandon()
+                raise
+
     def try_begin(self, digest: Digest, size: int | None) -> BlobWriter | None:
         """Begin as `begin` does; None at once if another process is writing the same blob."""
         self._use(digest)
@@ -244,7 +255,8 @@ class BlobWriter:
     def abandon(self) -> None:
         """Let go of it, and of what came so far."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._name)
+            if os.path.samestat(os.stat(self._name), os.fstat(self._fd)):
+                os.unlink(self._name)
         self.close()
 
     def close(self) -> None:

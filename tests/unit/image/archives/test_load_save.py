@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -155,6 +156,23 @@ def test_what_is_cut_is_told(store):
     with pytest.raises(Malformed):
         load(store, gzip.compress(data)[:-5])
     assert store.database.names() == []
+
+
+def test_of_what_is_cut_no_part_stays(store, tmp_path):
+    data = archive(layout_files(("localhost/x:1", make_image(BASE, {"big": os.urandom(5 << 20)}))))
+    with pytest.raises(Malformed):
+        load(store, data[:-100_000])
+    assert not list((tmp_path / "store/tmp").glob("partial-*"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["index.json", f"blobs/{IMAGE.config.digest.replace(':', '/')}"])
+def test_a_pipe_in_a_layout_is_not_waited_for(store, tmp_path, name):
+    write_files(tmp_path / "layout", layout_files(("localhost/x:1", IMAGE)))
+    (tmp_path / "layout" / name).unlink()
+    os.mkfifo(tmp_path / "layout" / name)
+    with pytest.raises(Malformed, match="is no file"):
+        load_directory(store, tmp_path / "layout", (), unwatched)
 
 
 def test_a_huge_header_is_not_read(store):
