@@ -14,7 +14,6 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,30 +163,25 @@ def main() -> None:
     parser.add_argument("--user", action="store_true", help="as a plain user")
     parser.add_argument("--base", type=Path, help="a tar of a Debian 12 instead of a new one")
     arguments = parser.parse_args()
-    base = Path(tempfile.mkdtemp(prefix="build.", dir="/tmp"))
-    base.chmod(0o755)
-    try:
-        debian = arguments.base or base / "debian.tar"
+    is_root = not arguments.user
+    with (
+        clients.temporary_house() as house,
+        containers.tool(house, "tool", is_root=is_root) as tool,
+        clients.engine(house, "podman", is_root=is_root, program=None) as engine,
+    ):
+        debian = arguments.base or house.base / "debian.tar"
         if arguments.base is None:
             command = ["mmdebstrap", "--variant=minbase", "--mode=root", "bookworm", str(debian)]
             timed("mmdebstrap", lambda: checked(command))
-        context = base / "context"
+        context = house.base / "context"
         for name, content in FILES.items():
             (context / name).parent.mkdir(parents=True, exist_ok=True)
             (context / name).write_text(content)
         checked(["chmod", "-R", "a+rX", str(context), str(debian)])
-        is_root = not arguments.user
-        with (
-            clients.house(base) as house,
-            containers.tool(house, "tool", is_root=is_root) as tool,
-            clients.engine(house, "podman", is_root=is_root, program=None) as engine,
-        ):
-            tool.run("image", "import", debian, BASE, "--cmd", "bash")
-            engine.podman("import", "-q", "--change", 'CMD ["bash"]', debian, BASE, timeout=SECONDS)
-            for name in ("native", "app"):
-                build_both(tool, engine, context, name)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+        tool.run("image", "import", debian, BASE, "--cmd", "bash")
+        engine.podman("import", "-q", "--change", 'CMD ["bash"]', debian, BASE, timeout=SECONDS)
+        for name in ("native", "app"):
+            build_both(tool, engine, context, name)
 
 
 if __name__ == "__main__":

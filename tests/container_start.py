@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support import clients, containers
@@ -93,16 +91,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    base = Path(tempfile.mkdtemp(prefix="ufc.", dir="/tmp"))
-    base.chmod(0o755)
-    tempfile.tempdir = str(base)
-    try:
-        with clients.house(base) as house:
-            clients.busybox_rootfs(base)
-            for is_root in (True, False):
-                compare(house, arguments.rounds, is_root=is_root)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as house:
+        tempfile.tempdir = str(house.base)
+        for is_root in (True, False):
+            compare(house, arguments.rounds, is_root=is_root)
 
 
 if __name__ == "__main__":

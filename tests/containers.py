@@ -12,7 +12,6 @@ import concurrent.futures
 import contextlib
 import json
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -135,21 +134,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--io", default="auto", help="how file data goes")
     arguments = parser.parse_args()
-    base = Path(tempfile.mkdtemp(prefix="containers.", dir="/var/tmp"))
-    base.chmod(0o755)
-    tempfile.tempdir = str(base)
-    try:
-        with (
-            clients.house(base) as house,
-            containers.tool(house, "many", is_root=not arguments.user) as tool,
-        ):
-            tool.run("image", "import", clients.busybox_rootfs(base), IMAGE, "--cmd", "sh")
-            if arguments.kills is not None:
-                kill_many(tool, arguments.kills, arguments.seed)
-            else:
-                run_many(tool, arguments.count, ["--io", arguments.io])
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with (
+        clients.temporary_house() as house,
+        containers.tool(house, "many", is_root=not arguments.user) as tool,
+    ):
+        tempfile.tempdir = str(house.base)
+        tool.run("image", "import", house.base / "busybox.tar", IMAGE, "--cmd", "sh")
+        if arguments.kills is not None:
+            kill_many(tool, arguments.kills, arguments.seed)
+        else:
+            run_many(tool, arguments.count, ["--io", arguments.io])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import json
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -375,30 +374,25 @@ def main() -> None:
     parser.add_argument("--user", action="store_true", help="as a plain user")
     parser.add_argument("--base", type=Path, help="a tar of a Debian 12 instead of a new one")
     arguments = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="images.", dir="/tmp"))
-    directory.chmod(0o755)
-    try:
-        base = directory / "debian.tar"
+    is_root = not arguments.user
+    with contextlib.ExitStack() as stack:
+        house = stack.enter_context(clients.temporary_house())
+        base = house.base / "debian.tar"
         if arguments.base is None:
             timed("mmdebstrap", lambda: debian.make_base(base))
         else:
             shutil.copy(arguments.base, base)
-        debian.write_context(directory / "context")
-        is_root = not arguments.user
-        with contextlib.ExitStack() as stack:
-            house = stack.enter_context(clients.house(directory))
-            engines = [
-                stack.enter_context(clients.engine(house, name, is_root=is_root, program=None))
-                for name in ("maker", "taker")
-            ]
-            tool = stack.enter_context(containers.tool(house, "tool", is_root=is_root))
-            hosts = {
-                form: stack.enter_context(docker_registry(directory / f"registry-{form}")).host
-                for form in FORMS
-            }
-            check(Stage(tool, *engines, hosts), base, directory / "context")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        debian.write_context(house.base / "context")
+        engines = [
+            stack.enter_context(clients.engine(house, name, is_root=is_root, program=None))
+            for name in ("maker", "taker")
+        ]
+        tool = stack.enter_context(containers.tool(house, "tool", is_root=is_root))
+        hosts = {
+            form: stack.enter_context(docker_registry(house.base / f"registry-{form}")).host
+            for form in FORMS
+        }
+        check(Stage(tool, *engines, hosts), base, house.base / "context")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +22,7 @@ from tests.support.mounts import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.containerd import Containerd
 
@@ -48,28 +47,24 @@ touch -d @1000000000 /tmp/old; chmod 4755 /new; mkfifo /fifo
 
 @pytest.fixture(scope="module")
 def ctd() -> Iterator[Containerd]:
-    base = Path(tempfile.mkdtemp(prefix="uf.", dir="/tmp"))  # sockets' paths have to be short
-    base.chmod(0o755)
-    try:
-        with clients.house(base) as house, support.containerd(house) as made:
-            layers = [
-                clients.busybox_rootfs(base),
-                layer(
-                    base / "two.tar",
-                    ("bin/.wh.vi", ""), ("a", None), ("a/one", "1"), ("a/two", "2"),
-                    ("etc/passwd", "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"),
-                ),
-                layer(
-                    base / "three.tar",
-                    ("a", None), ("a/.wh..wh..opq", ""), ("a/three", "3"), ("usr/.wh.bin", ""),
-                ),
-            ]  # fmt: skip
-            archive = support.image(base, IMAGE, layers)
-            for snapshotter in SNAPSHOTTERS:
-                made.ctr("images", "import", "--snapshotter", snapshotter, archive)
-            yield made
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as house, support.containerd(house) as made:
+        base = house.base
+        layers = [
+            base / "busybox.tar",
+            layer(
+                base / "two.tar",
+                ("bin/.wh.vi", ""), ("a", None), ("a/one", "1"), ("a/two", "2"),
+                ("etc/passwd", "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"),
+            ),
+            layer(
+                base / "three.tar",
+                ("a", None), ("a/.wh..wh..opq", ""), ("a/three", "3"), ("usr/.wh.bin", ""),
+            ),
+        ]  # fmt: skip
+        archive = support.image(base, IMAGE, layers)
+        for snapshotter in SNAPSHOTTERS:
+            made.ctr("images", "import", "--snapshotter", snapshotter, archive)
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,8 @@ are compared, as users see them.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tarfile
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -22,6 +19,7 @@ from tests.support.commands import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.clients import Engine, House
 
@@ -63,22 +61,15 @@ class Engines(NamedTuple):
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    base = Path(tempfile.mkdtemp(prefix="uf.", dir="/tmp"))  # sockets' paths have to be short
-    base.chmod(0o755)
-    try:
-        with clients.house(base) as made:
-            yield made
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with clients.temporary_house() as made:
+        clients.mount_program(made.base)
+        yield made
 
 
 @pytest.fixture(scope="module", params=["root", "rootless"])
 def engines(request: pytest.FixtureRequest, house: House) -> Iterator[Engines]:
     is_root = request.param == "root"
     tar = house.base / "busybox.tar"
-    if not tar.exists():
-        clients.busybox_rootfs(house.base)
-        clients.mount_program(house.base)
     program = house.base / "unionfuse-overlay"
     with (
         clients.engine(house, f"{request.param}-1", is_root=is_root, program=program) as ours,
@@ -263,7 +254,7 @@ class TestCompilers:
         make = ["mmdebstrap", "--mode=root", "--variant=apt", "bookworm", tar]
         subprocess.run(make, check=True, timeout=400, capture_output=True)
         tar.chmod(0o644)
-        program = clients.mount_program(house.base)
+        program = house.base / "unionfuse-overlay"
         with clients.engine(house, "compilers", is_root=False, program=program) as engine:
             context = engine.base / "tmp" / "context"
             engine.run("mkdir", "-p", context)

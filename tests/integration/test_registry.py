@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -317,17 +316,12 @@ def test_podman_pulls_what_was_pushed(open_registry, layout, store) -> None:
     name = f"{open_registry.host}/for-podman:1"
     image(store, "load", layout, "--name", name)
     pushed = image(store, "push", name).strip()
-    base = Path(tempfile.mkdtemp(prefix="uf.", dir="/tmp"))  # sockets' paths have to be short
-    base.chmod(0o755)
-    try:
-        with (
-            clients.house(base) as house,
-            clients.engine(house, "root", is_root=True, program=None) as engine,
-        ):
-            engine.podman("pull", "--quiet", "--tls-verify=false", name)
-            digests = engine.podman("image", "inspect", "--format", "{{.Digest}} {{.Id}}", name)
-    finally:
-        shutil.rmtree(base)
+    with (
+        clients.temporary_house() as house,
+        clients.engine(house, "root", is_root=True, program=None) as engine,
+    ):
+        engine.podman("pull", "--quiet", "--tls-verify=false", name)
+        digests = engine.podman("image", "inspect", "--format", "{{.Digest}} {{.Id}}", name)
     manifest_digest, image_id = digests.split()
     assert pushed.endswith(manifest_digest)
     assert listed(store)[0]["id"] == f"sha256:{image_id}"
