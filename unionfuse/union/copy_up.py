@@ -265,7 +265,7 @@ def _finish(u: Union, copy: CopyUp, data: Place | None = None) -> None:
     was = node.data
     try:
         origin = _origin(u, node, st)
-        copy_metadata(u, st, copy.source_fd, copy.target_fd, origin)
+        copy_metadata(u, node, st, copy.source_fd, copy.target_fd, origin)
         if u.options.sync_all:
             os.fsync(copy.target_fd)
         node.data = data  # first: a failure may come when it is in the index already
@@ -310,7 +310,7 @@ def _copy_up_directory(u: Union, node: DirNode) -> None:
         assert lower.parent is not None, "the roots are in the upper already"
         origin = u.origins.encode(lower.parent, lower.name, st.st_dev)
         target = fd_path(upper.work_fd, temp)
-        copy_metadata(u, st, fd_path(lower.fd()), target, origin)
+        copy_metadata(u, node, st, fd_path(lower.fd()), target, origin)
         if u.options.sync_all:
             _sync_directory(target)
         mark_impure(u, parent)
@@ -348,7 +348,7 @@ def _copy_up_special(u: Union, node: Node) -> None:
     else:
         os.mknod(temp, node.fmt | 0o600, st.st_rdev, dir_fd=upper.work_fd)
     try:
-        copy_metadata(u, st, source, fd_path(upper.work_fd, temp), origin)
+        copy_metadata(u, node, st, source, fd_path(upper.work_fd, temp), origin)
         fd = os.open(temp, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper.work_fd)
         try:
             publish(u, node, temp, st, origin)
@@ -372,11 +372,16 @@ def _origin(u: Union, node: Node, st: os.stat_result) -> bytes | None:
 
 
 def copy_metadata(
-    u: Union, st: os.stat_result, source: Target, target: Target, origin: bytes | None
+    u: Union,
+    node: Node,
+    st: os.stat_result,
+    source: Target,
+    target: Target,
+    origin: bytes | None,
 ) -> None:
     """Give `target` owner, mode, attributes and times of `source`, and its origin.
 
-    Both are paths of `fdpath` or descriptors.
+    Both are paths of `fdpath` or descriptors; `source` is what `node` has now.
     """
     mode = stat.S_IMODE(st.st_mode)
     if not _copy_owner(st, target):
@@ -384,6 +389,8 @@ def copy_metadata(
     if not stat.S_ISLNK(st.st_mode):
         os.chmod(target, mode)
     _copy_xattrs(u, source, target)
+    if u.keep_status is not None:
+        u.keep_status(node, st, target)
     if origin is not None:
         u.writable().set_marker(target, names.ORIGIN, origin)
     times = (st.st_atime_ns, st.st_mtime_ns)

@@ -100,6 +100,7 @@ class OverriddenFs(UnionFs):
         if stack.upper is not None and u.upper is not None:
             self._own = self._names[stack.upper.layer][0]
             self._mark_root(stack)
+            u.keep_status = self._keep_status
 
     def _mark_root(self, stack: LayerStack) -> None:
         """Say whose the root is, by which the layer is known to have such attributes."""
@@ -130,6 +131,14 @@ class OverriddenFs(UnionFs):
     def _write(self, node: Node, kept: Override) -> None:
         """Keep what is said of `node`, which is in the upper."""
         xattr.set_(backing_target(node), self._own, kept.packed())
+
+    def _keep_status(self, node: Node, st: os.stat_result, target: xattr.Target) -> None:
+        """Keep what is shown of a node with its copy in the upper, whatever its layer has.
+
+        fuse-overlayfs before 1.14 shows nothing of a directory that holds a file without it.
+        """
+        if not self._is_users or node.fmt in (stat.S_IFREG, stat.S_IFDIR):
+            xattr.set_(target, self._own, Override.of(self._status(node, st)).packed())
 
     def _shown(self, node: Node) -> os.stat_result:
         return self._status(node, get_attr(node).st)

@@ -223,7 +223,8 @@ def _empty_on_disk(u: Union, node: DirNode, end: _End) -> None:
     temp = upper.workdir.temp_name()
     os.mkdir(temp, 0o700, dir_fd=upper.work_fd)
     try:
-        copy_metadata(u, os.fstat(node.upper.fd()), path, fd_path(upper.work_fd, temp), None)
+        st = os.fstat(node.upper.fd())
+        copy_metadata(u, node, st, path, fd_path(upper.work_fd, temp), None)
         if upper.format.prefix is not None:
             upper.set_opaque(upper.work_fd, temp)
         elif end.covers:  # a mark inside would be in the way

@@ -10,9 +10,12 @@ from unionfuse.layer.names import TRUSTED
 from unionfuse.record import field, mutable_record, record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unionfuse.layer.names import XattrNames
     from unionfuse.layer.stack import LayerStack
     from unionfuse.layer.upper import Upper
+    from unionfuse.syscalls.xattr import Target
     from unionfuse.union.ids import IdMap
     from unionfuse.union.index import Index
     from unionfuse.union.node import DirNode, Key, Node, NodeTable
@@ -103,6 +106,8 @@ class Union:
         backing_fds: open backing files that may be closed, the longest unused first.
         removed_links: of lower files with several names, how many of them were removed. The
             index would keep that over a remount, but only for what is copied up.
+        keep_status: says of a copy, given as target, what is shown of a node, of whose backing the
+            disk says so much; None where the disk says all of it.
     """
 
     stack: LayerStack
@@ -116,6 +121,7 @@ class Union:
     root: DirNode
     backing_fds: dict[Node, None] = field(default_factory=dict)
     removed_links: dict[Key, int] = field(default_factory=dict)
+    keep_status: Callable[[Node, os.stat_result, Target], None] | None = None
 
     @property
     def lacks_origins(self) -> bool:

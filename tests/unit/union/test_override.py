@@ -150,6 +150,27 @@ class TestChanges:
         assert shown(d, b"dir") == (7, 8, stat.S_IFDIR | 0o1770)
         assert kept(tmp_path, "dir") == b"7:8:1770:dir"
 
+    def test_what_is_copied_up_without_it_gets_it(
+        self, d: Driver, lower: Path, tmp_path: Path
+    ) -> None:
+        """fuse-overlayfs before 1.14 shows nothing of a directory that holds a file without it."""
+        (lower / "bare").mkdir(mode=0o750)
+        d.write(b"plain", b"more")
+        d.symlink(b"target", b"bare/new")
+        ids = b"%d:%d" % (os.geteuid(), os.getegid())
+        assert kept(tmp_path, "plain") == ids + b":0666:file"
+        assert kept(tmp_path, "bare") == ids + b":0750:dir"
+        d.rename(b"bare", b"moved")
+        assert kept(tmp_path, "moved") == ids + b":0750:dir"
+
+    def test_what_a_layer_without_them_has_by_chance_says_nothing(
+        self, opened: Open, lower: Path, tmp_path: Path
+    ) -> None:
+        os.removexattr(lower, CONTAINERS)
+        d = opened(override=2)
+        d.write(b"file", b"more")
+        assert shown(d, b"file")[:2] == (os.geteuid(), os.getegid())
+
     def test_a_write_by_another_clears_setuid(self, d: Driver) -> None:
         d.write(b"file", b"more")
         nodeid = d.hold(b"file")
