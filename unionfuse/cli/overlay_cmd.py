@@ -63,6 +63,7 @@ class Arguments:
         flags: names of the flags that are given.
         options: values of all `-o`.
         operands: what is neither.
+        unknown: flags that are not known, which libfuse's programs skip, too.
         by_engine: whether a container engine waits.
     """
 
@@ -72,6 +73,7 @@ class Arguments:
         self.flags: set[str] = set()
         self.options: list[str] = []
         self.operands: list[str] = []
+        self.unknown: list[str] = []
         rest = iter(argv)
         for argument in rest:
             if argument == "--":
@@ -81,7 +83,7 @@ class Arguments:
             elif argument.startswith("-o"):
                 self.options.append(argument[2:] or _value(rest))
             elif argument.startswith("-") and argument != "-":
-                raise UsageError(f"no such option: {argument}")
+                self.unknown.append(argument)
             else:
                 self.operands.append(argument)
 
@@ -93,7 +95,7 @@ def _value(rest: Iterator[str]) -> str:
 
 
 def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
-    """Return what to mount, checked, and the words of `-o` that are not known.
+    """Return what to mount, checked, and the flags and words of `-o` that are not known.
 
     Raises:
         UsageError: where nothing says what to mount, or where.
@@ -111,7 +113,10 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
     if layers is None:
         raise UsageError("expected -o lowerdir=DIR[:DIR...]")
     plan.refuse_plugins(layers.lowers)
-    unknown: list[str] = []
+    unknown = list(arguments.unknown)
+    if "metacopy=on" in words and "redirect_dir=on" not in words:  # meant for the kernel's
+        unknown.append("metacopy=on")
+        words = tuple(word for word in words if word != "metacopy=on")
     # The first words are what fuse-overlayfs mounts with. The next two let it read what we write.
     defaults = ["nodev", "noatime", "redirect_dir=off"]
     defaults += [f"fsname={source}" for source in arguments.operands[:-1] if source]
@@ -121,7 +126,7 @@ def make_plan(arguments: Arguments) -> tuple[MountPlan, list[str]]:
     debug = options.debug or "debug" in arguments.flags
     made = plan.make_plan(
         MountPlan(
-            lowers=layers.lowers,
+            lowers=tuple(filter(None, layers.lowers)),
             upper=layers.upper,
             workdir=layers.workdir,
             mountpoint=os.fsencode(arguments.operands[-1]),

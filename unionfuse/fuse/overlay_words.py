@@ -30,10 +30,10 @@ def take_layers(texts: tuple[str, ...]) -> tuple[LayerWords | None, tuple[str, .
     r"""Take the layers out of the values of all `-o`; return them, if any, and the other words.
 
     `\,` is a comma, `\:` a colon and `\\` a backslash in a path. Later words win; each
-    `lowerdir+=` adds one layer below.
+    `lowerdir+=` adds one layer below. Without an upper a workdir is for nothing, and skipped.
 
     Raises:
-        MountError: for an upper or a workdir without what belongs to it.
+        MountError: for an upper or a workdir without a lower.
     """
     lowers: list[bytes] = []
     given: dict[str, bytes] = {}
@@ -52,9 +52,9 @@ def take_layers(texts: tuple[str, ...]) -> tuple[LayerWords | None, tuple[str, .
         return None, tuple(others)
     if not lowers:
         raise MountError("upperdir= and workdir= need a lowerdir=")
-    if "workdir" in given and "upperdir" not in given:
-        raise MountError("workdir= needs an upperdir=")
-    return LayerWords(tuple(lowers), given.get("upperdir"), given.get("workdir")), tuple(others)
+    upper = given.get("upperdir")
+    workdir = None if upper is None else given.get("workdir")
+    return LayerWords(tuple(lowers), upper, workdir), tuple(others)
 
 
 def _unescaped(value: str) -> bytes:

@@ -58,6 +58,7 @@ class TestForms:
             ["-o", WRITABLE, "--", "overlay", "mnt"],
             ["-s", "-o", f"{WRITABLE},", "mnt"],
             ["-o", f"{WRITABLE},,volatile", "mnt"],
+            ["-o", "upperdir=upper,workdir=work,lowerdir=:l1::l2:", "mnt"],
         ],
         ids=str,
     )
@@ -94,7 +95,6 @@ class TestForms:
             ["mnt"],
             ["-o", "lowerdir=l1"],
             ["-o", "lowerdir=l1", "a", "b", "mnt"],
-            ["--nonsense", "-o", "lowerdir=l1", "mnt"],
             ["mnt", "-o"],
         ],
         ids=str,
@@ -116,6 +116,17 @@ class TestWords:
     @pytest.mark.parametrize("word", ["private", "bogus", "bogus=3", "lazytime"])
     def test_an_unknown_one_is_told_and_skipped(self, word: str) -> None:
         assert ignored(word) == [word]
+
+    def test_an_unknown_flag_is_told_and_skipped(self) -> None:
+        assert make_plan(Arguments(["-x", "--bogus", "-o", WRITABLE, "mnt"]))[1] == [
+            "-x",
+            "--bogus",
+        ]
+
+    def test_metacopies_without_redirects_are_told_and_skipped(self) -> None:
+        """storage.conf of many distributions has metacopy=on, for the kernel's overlayfs."""
+        assert ignored("nodev,metacopy=on") == ["metacopy=on"]
+        assert planned("-o", f"{WRITABLE},metacopy=on,redirect_dir=on", "mnt").options.metacopy
 
     @pytest.mark.parametrize(
         "word",
