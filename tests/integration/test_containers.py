@@ -173,6 +173,19 @@ def test_files_are_copied_in_and_out_by_dockers_rules(tool: Tool, tmp_path: Path
     assert "nosuch" in tool.run("cp", "box:/nosuch", tmp_path, code=1).stderr
 
 
+def test_relative_paths_are_meant_from_where_the_command_is(tool: Tool) -> None:
+    for directory in ("home/in", "home/out"):
+        (tool.base / directory).mkdir(exist_ok=True)
+        (tool.base / directory).chmod(0o777)
+    (tool.base / "home/in/file").write_text("near\n")
+    started(tool, "box")
+    for name in ("runs", "stopped"):
+        tool.run("cp", "home/in/file", f"box:/{name}")
+        tool.run("cp", f"box:/{name}", "home/out")
+        assert (tool.base / "home/out" / name).read_text() == "near\n"
+        tool.run("stop", "-t", "0", "box")
+
+
 def test_a_tar_is_copied_in_from_stdin_and_out_to_stdout(tool: Tool, tmp_path: Path) -> None:
     for name in ("tree/dir", "back"):
         (tmp_path / name).mkdir(parents=True)

@@ -75,18 +75,21 @@ def enter_users() -> None:
 
 
 def join(pid: int) -> None:
-    """Enter the namespaces of a container's helper.
+    """Enter the namespaces of a container's helper, and stay in the working directory.
 
     Raises:
         ContainerError: if it is gone.
     """
     try:
         pidfd = os.pidfd_open(pid)
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags = CLONE_NEWNS | (0 if os.geteuid() == 0 else CLONE_NEWUSER)
             setns(pidfd, flags)
+            os.fchdir(here)  # by which relative paths are meant: setns went to the root
         finally:
             os.close(pidfd)
+            os.close(here)
     except ProcessLookupError:
         raise ContainerError("the container has just ended") from None
     except OSError as err:
