@@ -5,7 +5,8 @@ and command lines of all processes that this one may look at, in other mount nam
 of another user's in another namespace is not seen.
 
 A mount may have been given a relative path, and nothing tells from where. Then the end of the path
-must be that of the upper; of overlayfs, whose root has the times of its upper, they must be too.
+must be that of the upper, and fuse-overlayfs must have the upper open, as it has all its layers; of
+overlayfs, whose root has the times of its upper, they must be the same.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _foreign_holder(upper: bytes) -> str | None:
     for pid in ("self", *filter(str.isdigit, os.listdir("/proc"))):
         with contextlib.suppress(OSError), _root_of(pid) as root:  # we may not look at all of them
             for word in _command_line(pid):
-                if wanted.is_named(root, word):
+                if wanted.is_named(root, word, pid):
                     return f"{os.fsdecode(upper)} is in use by fuse-overlayfs, process {pid}"
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")
             if namespace in seen:
@@ -97,7 +98,7 @@ def _foreign_holder(upper: bytes) -> str | None:
             overlays = _overlays(pid)
             seen.add(namespace)
             for mountpoint, options in overlays:
-                if wanted.is_named(root, options, mountpoint):
+                if wanted.is_named(root, options, pid, mountpoint):
                     where = os.fsdecode(mountpoint)
                     return f"{os.fsdecode(upper)} is in use by the overlayfs on {where}"
     return None
@@ -136,6 +137,13 @@ def _unescape(text: bytes) -> bytes:
     return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), text)
 
 
+def _upper_in(options: bytes) -> bytes | None:
+    for word in re.split(rb"(?<!\\),", options):
+        if word.removeprefix(b"-o").startswith(_UPPERDIR):
+            return re.sub(rb"\\(.)", rb"\1", word.partition(b"=")[2])
+    return None
+
+
 class _Wanted:
     """An upper that is looked for among those in use."""
 
@@ -143,27 +151,47 @@ class _Wanted:
         self._path = path
         self._st = os.stat(path)
 
-    def is_named(self, root: bytes, options: bytes, mountpoint: bytes | None = None) -> bool:
-        """Tell whether it is the upper in the options of a mount; paths there begin at `root`."""
-        for word in re.split(rb"(?<!\\),", options):
-            if word.removeprefix(b"-o").startswith(_UPPERDIR):
-                path = re.sub(rb"\\(.)", rb"\1", word.partition(b"=")[2])
-                return self._is(root, path, mountpoint)
-        return False
+    def is_named(
+        self, root: bytes, options: bytes, pid: str, mountpoint: bytes | None = None
+    ) -> bool:
+        """Tell whether it is the upper in the options of a mount.
 
-    def _is(self, root: bytes, path: bytes, mountpoint: bytes | None) -> bool:
+        Args:
+            root: where paths begin.
+            options: separated by commas.
+            pid: of the daemon, or of any process that sees the mount.
+            mountpoint: of the kernel's overlayfs; None for a daemon.
+        """
+        path = _upper_in(options)
+        if path is None:
+            return False
         if path.startswith(b"/"):
-            try:
-                return os.path.samestat(os.stat(root + path), self._st)
-            except OSError:
-                return False
+            return self._is(root + path)
         end = b"/" + re.sub(rb"^(\.\./)+", b"", os.path.normpath(path))
         if not self._path.endswith(end):
             return False
-        if mountpoint is None:  # to ask a FUSE daemon may take for ever
-            return True
+        return self._is_open(pid) if mountpoint is None else self._is_shown(root + mountpoint)
+
+    def _is(self, path: bytes) -> bool:
         try:
-            shown, st = os.stat(root + mountpoint), os.stat(self._path)
+            return os.path.samestat(os.stat(path), self._st)
+        except OSError:
+            return False
+
+    def _is_open(self, pid: str) -> bool:
+        """Tell whether a daemon has it open; to ask what it serves may take for ever."""
+        name = os.path.basename(self._path)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            link = os.fsencode(f"/proc/{pid}/fd/{fd}")
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if os.path.basename(os.readlink(link)) == name and self._is(link):
+                    return True
+        return False
+
+    def _is_shown(self, root: bytes) -> bool:
+        """Tell whether the root of an overlayfs has its times."""
+        try:
+            shown, st = os.stat(root), os.stat(self._path)
         except OSError:  # hidden by another mount
             return True
         return (shown.st_ctime_ns, shown.st_mtime_ns) == (st.st_ctime_ns, st.st_mtime_ns)
