@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
+from unionfuse.cli import interrupts
 from unionfuse.cli.printing import printable
 from unionfuse.fuse.errors import MountError
 from unionfuse.image.errors import ImageError, reason
@@ -27,8 +29,9 @@ class Failure(click.ClickException):
     exit_code = 1
 
     def show(self, file: object = None) -> None:
-        """Print the one line."""
-        click.echo(f"unionfuse: {printable(self.format_message())}", err=True)
+        """Print the one line, if anybody can read it."""
+        with contextlib.suppress(OSError):
+            say(self.format_message())
 
 
 def say(text: str) -> None:
@@ -42,9 +45,12 @@ def reports_failures(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return command(*args, **kwargs)
+            with interrupts.raised():
+                return command(*args, **kwargs)
         except (ImageError, MountError, OfflineError) as err:
             raise Failure(str(err)) from None
+        except BrokenPipeError:  # who reads has enough
+            raise click.exceptions.Exit(1) from None
         except OSError as err:
             raise Failure(reason(err)) from None
         except KeyboardInterrupt:

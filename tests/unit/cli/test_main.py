@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -192,6 +193,51 @@ def test_the_program_ends_with_all_that_it_has_printed(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (code, stdout)
     assert bool(done.stderr) == (code != 0)
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "unionfuse.cli.ls_cmd":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+from unionfuse.cli import main
+main()
+"""
+
+
+def test_an_interrupt_before_the_command_begins_ends_it_without_a_word() -> None:
+    command = ["env", "--default-signal=INT", sys.executable, "-c", _INTERRUPTED, "ls"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "told"),
+    [
+        (">&-", "image ls", "unionfuse: Bad file descriptor\n"),
+        (">&-", "image save x:1", "unionfuse: standard output: Bad file descriptor\n"),
+        ("<&-", "image load -", "unionfuse: Bad file descriptor\n"),
+        ("2>&-", "image rm x:2", ""),
+        ("| true", "image ls", ""),
+    ],
+)
+def test_a_stream_that_is_closed_makes_no_traceback(
+    closed: str, arguments: str, told: str, tmp_path: Path
+) -> None:
+    program = f"{sys.executable} -m unionfuse"
+    script = f"""
+        set -o pipefail
+        tar -cf {tmp_path}/tar --files-from=/dev/null; {program} image import {tmp_path}/tar x:1
+        {program} {arguments} {closed}
+    """
+    environment = {**os.environ, "UNIONFUSE_ROOT": str(tmp_path / "store")}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_a_path_of_any_bytes_makes_one_printable_line(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ def new_file(path: str | None) -> Iterator[BinaryIO]:
         Failure: if it can not be written.
     """
     if path in (None, "-"):
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _telling("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     target = Path(str(path))
     with _telling(target):
@@ -69,9 +70,11 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _telling(target: Path) -> Iterator[None]:
+def _telling(target: Path | str) -> Iterator[None]:
     """Tell what can not be written by the name that it was to have."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as err:
         raise Failure(f"{target}: {err.strerror or err}") from None
