@@ -339,12 +339,20 @@ def test_a_command_line_without_sense_is_code_2(arguments: tuple[str, ...], stor
     assert unionfuse("image", "--root", store, *arguments).returncode == 2
 
 
-def test_verify_gets_from_the_registry_what_is_damaged(open_registry, layout, store) -> None:
-    name = f"{open_registry.host}/mend:1"
+@pytest.mark.parametrize("is_private", [False, True])
+def test_verify_gets_from_the_registry_what_is_damaged(
+    request, layout, store, tmp_path, is_private
+) -> None:
+    registry = request.getfixturevalue("private_registry" if is_private else "open_registry")
+    name = f"{registry.host}/mend:1"
+    reach = []
+    if is_private:
+        authfile = authorized(tmp_path / "auth.json", registry.host)
+        reach = ["--tls-ca", registry.authority, "--authfile", authfile]
     image(store, "load", layout, "--name", name)
-    image(store, "push", name)
+    image(store, "push", *reach, name)
     damaged = max((store / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + b"x")
-    image(store, "verify", "--repair")
+    image(store, "verify", "--repair", *reach)
     assert damaged.read_bytes() == content

@@ -125,7 +125,9 @@ def _unpacker(store: Store, watch: Watch) -> Callable[[Pulled, int, Callable[[],
     return unpack
 
 
-def pull_again(store: Store, name: str, descriptor: Descriptor) -> None:
+def pull_again(
+    store: Store, name: str, descriptor: Descriptor, options: PullOptions, watch: Watch
+) -> None:
     """Get what is missing of an image from the registry of its name, by its digest.
 
     Raises:
@@ -134,7 +136,7 @@ def pull_again(store: Store, name: str, descriptor: Descriptor) -> None:
     """
     from unionfuse.image.errors import ImageError, NotFound
     from unionfuse.image.reference import LOCALHOST, Reference
-    from unionfuse.image.registry.pull import PullOptions, pull
+    from unionfuse.image.registry.pull import pull
     from unionfuse.image.registry.running import run
     from unionfuse.image.store.image import manifests_below
 
@@ -146,7 +148,6 @@ def pull_again(store: Store, name: str, descriptor: Descriptor) -> None:
         roots = [entry.digest for entry in manifests_below(store.blobs, descriptor)]
     except ImageError:
         roots = []
-    reach = connection_options(plain_http=False, tls_ca=None, authfile=None)
     for digest in roots or [descriptor.digest]:
         wanted = reference.with_digest(digest)
-        run(partial(pull, wanted, store.blobs, PullOptions(reach)))
+        run(partial(pull, wanted, store.blobs, options, Shown("pull", watch)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +15,12 @@ from unionfuse.cli.image.common import (
     progress,
     quiet_option,
 )
+from unionfuse.cli.image.transfers import connection_options, registry_options
 from unionfuse.cli.printing import printable
 from unionfuse.image.errors import ImageError
 
 if TYPE_CHECKING:
+    from unionfuse.image.registry.pull import PullOptions
     from unionfuse.image.store.store import Store
     from unionfuse.image.store.verify import Problem
     from unionfuse.image.watch import Watch
@@ -29,7 +31,8 @@ noted when they were unpacked. The exit code is 1 if something is wrong, and was
 
 \b
 --repair mends so: a database that is damaged is made anew; a layer is unpacked again; a blob is
-removed, and pulled again where an image that has it came from a registry.
+removed, and pulled again where an image that has it came from a registry, which is reached as by
+`pull`.
 
 \b
 Examples:
@@ -40,17 +43,29 @@ Examples:
 
 @click.command("verify", epilog=EPILOG)
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@registry_options
 @quiet_option
 @json_option
 @reports_failures
-def command(repair: bool, quiet: bool, as_json: bool) -> None:
+def command(
+    repair: bool,
+    jobs: int,
+    quiet: bool,
+    as_json: bool,
+    **reach: Any,  # noqa: ANN401 - the options of `registry_options`, as it has them
+) -> None:
     """Look whether anything in the store is damaged, and mend it."""
     from unionfuse.image.store.verify import Verification
 
     with _opened(repair=repair) as store, progress(quiet=quiet) as watch:
         looked = Verification(store, watch)
         problems = list(looked.problems())
-        left = _repair(store, problems, watch) if repair and problems else problems
+        left = problems
+        if repair and problems:
+            from unionfuse.image.registry.pull import PullOptions  # takes long to load
+
+            options = PullOptions(connection_options(**reach), at_once=jobs)
+            left = _repair(store, problems, options, watch)
     if as_json:
         print_json(
             {
@@ -93,7 +108,9 @@ def _opened(*, repair: bool) -> Store:
     return Store.mend(chosen().root)
 
 
-def _repair(store: Store, problems: list[Problem], watch: Watch) -> list[Problem]:
+def _repair(
+    store: Store, problems: list[Problem], options: PullOptions, watch: Watch
+) -> list[Problem]:
     """Mend what can be; return what is left."""
     from unionfuse.image.store.verify import Verification, take_out
 
@@ -106,14 +123,14 @@ def _repair(store: Store, problems: list[Problem], watch: Watch) -> list[Problem
         names += [name for name in problem.names if name not in names]
     for name in names:
         try:
-            _fetch(store, name, watch)
+            _fetch(store, name, options, watch)
         except ImageError as err:
             say(f"{name}: {err}")
     store.forget_uses()
     return list(Verification(store, watch).problems())
 
 
-def _fetch(store: Store, name: str, watch: Watch) -> None:
+def _fetch(store: Store, name: str, options: PullOptions, watch: Watch) -> None:
     """Have an image whole again: out of its blobs, or of its registry."""
     found = store.database.name(name)
     assert found is not None, "the problem was that of a name"
@@ -122,7 +139,7 @@ def _fetch(store: Store, name: str, watch: Watch) -> None:
     except ImageError:
         from unionfuse.cli.image.pull_cmd import pull_again
 
-        pull_again(store, name, found.descriptor)
+        pull_again(store, name, found.descriptor, options, watch)
         store.complete(found.descriptor, watch=watch)
 
 
