@@ -114,6 +114,7 @@ def _repair(
     """Mend what can be; return what is left."""
     from unionfuse.image.store.verify import Verification, take_out
 
+    store.forget_uses()  # what is in use can not be taken out
     names: list[str] = []
     for problem in problems:
         try:
@@ -133,7 +134,8 @@ def _repair(
 def _fetch(store: Store, name: str, options: PullOptions, watch: Watch) -> None:
     """Have an image whole again: out of its blobs, or of its registry."""
     found = store.database.name(name)
-    assert found is not None, "the problem was that of a name"
+    if found is None:  # it was removed meanwhile
+        return
     try:
         store.complete(found.descriptor, watch=watch)
     except ImageError:

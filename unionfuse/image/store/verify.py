@@ -1,5 +1,7 @@
 """Verify a store: every blob and every layer is hashed anew, every name followed.
 
+What is looked at is in use meanwhile, or what another command removes would seem to be damaged.
+
 What is damaged is taken out on request, so that it can come again: a layer directory out of its
 blob, a blob out of the registry. Nothing else is lost by that: what it is taken for, it was not.
 """
@@ -20,7 +22,13 @@ from unionfuse.image.layers.verify import verify_layer
 from unionfuse.image.manifest import Manifest, parse_document
 from unionfuse.image.store import lease
 from unionfuse.image.store.collect import layers_in_use
-from unionfuse.image.store.image import manifests_below, read_image, unpacked_at
+from unionfuse.image.store.image import (
+    directory_name,
+    manifests_below,
+    read_image,
+    unpacked_at,
+)
+from unionfuse.image.store.lease import Use
 from unionfuse.image.store.unpacking import INDEX, TREE
 
 if TYPE_CHECKING:
@@ -90,6 +98,7 @@ class Verification:
     def _names(self) -> Iterator[Problem]:
         """Follow every name, and note what has which names."""
         for name in self._store.database.names():
+            self._store.use(Use(lease.IMAGE, directory_name(name.descriptor.digest)))
             text = None
             try:
                 images = [
@@ -104,7 +113,7 @@ class Verification:
                 text = str(err)
             else:
                 text = self._missing(name.reference, images)
-            if text is not None:
+            if text is not None and self._store.database.name(name.reference) == name:
                 mend = f"pull {name.reference} again, or load it"
                 yield Problem("name", name.reference, text, (name.reference,), mend)
 
@@ -130,6 +139,8 @@ class Verification:
     def _blob(self, digest: Digest) -> Iterator[Problem]:
         try:
             parse_digest(digest)
+            if digest not in self._store.blobs:
+                return
             path = self._store.blobs.path(digest)
             size = path.stat().st_size
             self._watch("blobs", 0, size)
@@ -149,6 +160,9 @@ class Verification:
     def _layer(self, name: str) -> Iterator[Problem]:
         directory = self._store.places.layers / name
         self._watch(f"layer {name[:19]}", 0, 0)
+        self._store.use(Use(lease.LAYER, name))
+        if not directory.exists():
+            return
         try:
             fd = os.open(directory / TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

@@ -3,6 +3,7 @@ import pytest
 from tests.support.images import BASE, CHANGES, make_image, put
 from unionfuse.image.errors import StoreError
 from unionfuse.image.reference import Reference
+from unionfuse.image.store.collect import collect
 from unionfuse.image.store.store import Store
 from unionfuse.image.store.verify import Verification, take_out
 from unionfuse.image.watch import unwatched
@@ -46,6 +47,32 @@ def test_a_file_of_a_layer_that_was_changed_is_told(store, image):
 def test_a_blob_that_is_missing_is_told(store, image):
     store.blobs.remove(image.stack[1].descriptor.digest)
     assert problems(store) == [("name", "localhost/x:1", ("localhost/x:1",))]
+
+
+def remove_all(root):
+    with Store.open(root) as other:
+        for name in other.database.names():
+            other.remove(name.reference)
+        collect(other)
+
+
+@pytest.mark.parametrize("moment", ["names are known", "blobs are looked at"])
+def test_what_is_removed_meanwhile_is_no_problem(store, image, tmp_path, monkeypatch, moment):
+    store.forget_uses()
+    names = store.database.names()
+
+    def listed():
+        remove_all(tmp_path / "store")
+        return names
+
+    def watch(what, *_):
+        if what == "blobs":
+            remove_all(tmp_path / "store")
+
+    if moment == "names are known":
+        monkeypatch.setattr(store.database, "names", listed)
+        watch = unwatched
+    assert list(Verification(store, watch).problems()) == []
 
 
 def test_a_config_that_is_damaged_is_told_as_name_and_blob(store, image):
