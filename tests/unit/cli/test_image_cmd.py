@@ -283,6 +283,19 @@ def test_a_database_that_is_damaged_is_made_anew(run, loaded, tmp_path):
     assert objects(run("ls", "--json"))[0]["id"] == loaded.config.digest
 
 
+@pytest.mark.parametrize("content", [None, b"nothing", b'{"schemaVersion":2,"manifests":[]}'])
+def test_names_outside_of_the_database_are_verified_too(run, loaded, tmp_path, content):
+    index = tmp_path / "store/index.json"
+    before = index.read_bytes()
+    index.unlink()
+    if content is not None:
+        index.write_bytes(content)
+    result = run("verify")
+    assert (result.exit_code, "index.json" in result.stdout) == (1, True)
+    assert run("verify", "--repair").exit_code == 0
+    assert index.read_bytes() == before
+
+
 def test_damage_deep_in_the_database_is_mended_too(run, loaded, tmp_path):
     path = tmp_path / "store/store.db"
     first, rest = path.read_bytes()[:4096], path.read_bytes()[4096:]

@@ -49,21 +49,43 @@ def restore(database: Database, index: Path) -> None:
         StoreError: if the index is damaged.
     """
     try:
-        data = index.read_bytes()
-    except FileNotFoundError:
-        return
-    try:
-        document = parse_document(data, media_types.OCI_INDEX, str(index))
-        if not isinstance(document, Index):
-            raise Malformed(f"{index} is no index")
+        found = _read(index)
     except ImageError as err:
         raise StoreError(
             f"the names of images are lost: {err}; remove that file to go on without them"
         ) from None
-    for entry in document.manifests:
-        name = (entry.annotations or {}).get(REF_NAME)
-        if name and database.name(name) is None:
-            database.set_name(name, entry)
+    for name, descriptor in found.items():
+        database.set_name(name, descriptor)
+
+
+def problem(database: Database, index: Path) -> str | None:
+    """Say what is wrong with the index, None if it has the names that the database has."""
+    with database.transaction():  # it changes before the database does
+        try:
+            found = {name: descriptor.digest for name, descriptor in _read(index).items()}
+        except ImageError as err:
+            return str(err)
+        known = {name.reference: name.descriptor.digest for name in database.names()}
+    return None if found == known else "it does not have the names of images that the database has"
+
+
+def rewrite(database: Database, index: Path) -> None:
+    """Write the index anew."""
+    with database.transaction():
+        _write(index, database.names())
+
+
+def _read(index: Path) -> dict[str, Descriptor]:
+    """Return the names in the index; none if it is not there."""
+    try:
+        data = index.read_bytes()
+    except FileNotFoundError:
+        return {}
+    document = parse_document(data, media_types.OCI_INDEX, str(index))
+    if not isinstance(document, Index):
+        raise Malformed(f"{index} is no index")
+    named = (((entry.annotations or {}).get(REF_NAME), entry) for entry in document.manifests)
+    return {name: entry for name, entry in named if name}
 
 
 def _write(index: Path, names: list[Name]) -> None:

@@ -20,7 +20,7 @@ from unionfuse.image.errors import Corrupt, ImageError, Malformed, StoreError, r
 from unionfuse.image.layers.index import read_index
 from unionfuse.image.layers.verify import verify_layer
 from unionfuse.image.manifest import Manifest, parse_document
-from unionfuse.image.store import lease
+from unionfuse.image.store import lease, names
 from unionfuse.image.store.collect import layers_in_use
 from unionfuse.image.store.image import (
     directory_name,
@@ -47,7 +47,7 @@ class Problem:
     """Something that is wrong in a store.
 
     Attributes:
-        kind: blob, layer, name or database.
+        kind: blob, layer, name, index or database.
         what: its digest, its directory in layers/, or the name.
         text: what is wrong with it.
         names: of the images that have it.
@@ -87,6 +87,10 @@ class Verification:
             mend = "`unionfuse image verify --repair` makes it anew"
             yield Problem("database", "store.db", damage, (), mend)
             return
+        text = names.problem(self._store.database, self._store.places.index)
+        if text is not None:
+            mend = "`unionfuse image verify --repair` writes it anew"
+            yield Problem("index", "index.json", text, (), mend)
         yield from self._names()
         for digest in sorted(self._store.blobs):
             self.blobs += 1
@@ -209,7 +213,9 @@ def take_out(store: Store, problem: Problem) -> None:
         StoreError: if it is in use by a mount, which would lose it.
     """
     places = store.places
-    if problem.kind == "blob":
+    if problem.kind == "index":
+        names.rewrite(store.database, places.index)
+    elif problem.kind == "blob":
         store.blobs.path(Digest(problem.what)).unlink(missing_ok=True)
     elif problem.kind == "layer":
         dead = places.tmp / f"damaged-{problem.what}"

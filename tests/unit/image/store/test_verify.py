@@ -59,18 +59,18 @@ def remove_all(root):
 @pytest.mark.parametrize("moment", ["names are known", "blobs are looked at"])
 def test_what_is_removed_meanwhile_is_no_problem(store, image, tmp_path, monkeypatch, moment):
     store.forget_uses()
-    names = store.database.names()
+    really_use = store.use
 
-    def listed():
+    def use(what):
         remove_all(tmp_path / "store")
-        return names
+        really_use(what)
 
     def watch(what, *_):
         if what == "blobs":
             remove_all(tmp_path / "store")
 
     if moment == "names are known":
-        monkeypatch.setattr(store.database, "names", listed)
+        monkeypatch.setattr(store, "use", use)
         watch = unwatched
     assert list(Verification(store, watch).problems()) == []
 
