@@ -177,6 +177,20 @@ def test_a_commit_has_the_entries_of_podmans(ours: Ours) -> None:
     ours.engine.podman("rm", "--force", "--time=0", "c")
 
 
+@pytest.mark.parametrize("ours", ["rootless"], indirect=True)
+def test_what_is_left_mounted_in_unshare_goes_with_its_command(ours: Ours) -> None:
+    unionfuse = " ".join(map(str, ours.command()))
+    script = f"""
+        mkdir -p left left.mnt
+        {unionfuse} image mount {BASE} --upper left left.mnt
+        echo new > left.mnt/new; exit 7
+    """
+    done = ours.engine.run(*ours.command("image", "unshare", "sh", "-euc", script), check=False)
+    assert done.returncode == 7, done.stdout
+    ours.image("commit", "left", "localhost/left:1")
+    assert ours.image("diff", "localhost/left:1").split() == ["A", "/new"]
+
+
 def test_owners_are_kept(ours: Ours) -> None:
     made = ours.base / "owners"
     script = (

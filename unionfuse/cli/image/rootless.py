@@ -28,12 +28,11 @@ def available() -> Maps | None:
     return namespaces.granted()
 
 
-def enter(maps: Maps, command: list[str], *, with_mounts: bool = False) -> None:
-    """Become `command`, as root of a new user namespace.
+def enter(maps: Maps, *, with_mounts: bool = False) -> None:
+    """Become root of a new user namespace.
 
     Args:
         maps: its ids.
-        command: and its arguments; looked for in $PATH.
         with_mounts: have mounts of its own, too.
 
     Raises:
@@ -47,6 +46,14 @@ def enter(maps: Maps, command: list[str], *, with_mounts: bool = False) -> None:
             f"no user namespace: {why}; {namespaces.NO_NAMESPACE}=1 keeps owners in attributes"
         ) from None
     os.environ[_INSIDE] = "1"
+
+
+def execute(command: list[str]) -> None:
+    """Become a command, which is looked for in $PATH.
+
+    Raises:
+        Failure: if there is none.
+    """
     try:
         os.execvp(command[0], command)
     except OSError as err:
@@ -56,4 +63,5 @@ def enter(maps: Maps, command: list[str], *, with_mounts: bool = False) -> None:
 def reenter(maps: Maps) -> None:
     """Run this very command again as root of a new user namespace."""
     sys.stdout.flush()
-    enter(maps, [sys.executable, *sys.orig_argv[1:]])
+    enter(maps)
+    execute([sys.executable, *sys.orig_argv[1:]])

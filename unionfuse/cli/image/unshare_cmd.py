@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from typing import TYPE_CHECKING
 
 import click
 
 from unionfuse.cli.errors import Failure, reports_failures
+from unionfuse.cli.image.common import chosen
+from unionfuse.fuse import table
+from unionfuse.fuse.errors import MountError
+from unionfuse.fuse.unmounting import unmount_and_wait
+from unionfuse.image.store.places import Places, default_root
+from unionfuse.syscalls.privilege import is_root
+
+if TYPE_CHECKING:
+    from unionfuse.fuse.table import MountRecord
 
 EPILOG = """\b
-What is mounted in there is seen in there alone, and gone with the last process of it.
+What is mounted in there is seen in there alone, and unmounted when COMMAND has ended.
 
 \b
 Examples:
@@ -30,7 +42,7 @@ def command(words: tuple[str, ...]) -> None:
 
     It is root there, with the ids of /etc/subuid and /etc/subgid, and has mounts of its own.
     """
-    from unionfuse.cli.image.rootless import available, enter
+    from unionfuse.cli.image.rootless import available, enter, execute
 
     mapping = available()
     if mapping is None:
@@ -38,4 +50,31 @@ def command(words: tuple[str, ...]) -> None:
             "no user namespace to enter: this is root, or there is no newuidmap, "
             "or nothing for this user in /etc/subuid and /etc/subgid"
         )
-    enter(mapping, list(words) or [os.environ.get("SHELL", "/bin/sh")], with_mounts=True)
+    enter(mapping, with_mounts=True)
+    before = table.mounted()
+    child = os.fork()
+    if not child:
+        execute(list(words) or [os.environ.get("SHELL", "/bin/sh")])
+    status = _wait(child)
+    # Its daemon would live on, in a namespace that nobody can enter any more.
+    for record in reversed(table.mounted()):
+        if record not in before and not _is_of_container(record):
+            with contextlib.suppress(MountError, OSError):  # something still runs in it
+                unmount_and_wait(os.fsencode(record.mountpoint), lazy=False)
+    raise click.exceptions.Exit(status)
+
+
+def _wait(child: int) -> int:
+    """Wait for a child, which gets the terminal's signals itself; return what a shell would."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def _is_of_container(record: MountRecord) -> bool:
+    """Tell whether a container may still run on a mount."""
+    root = chosen().root or default_root(is_root=is_root())
+    return record.mountpoint.startswith(f"{Places(root.absolute()).containers}/")
