@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from unionfuse.image.errors import RegistryError
+from unionfuse.image.registry.endpoint import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,7 +103,7 @@ def auth_files(environ: Mapping[str, str], home: Path, uid: int) -> list[Path]:
 
 def default_auth_files() -> list[Path]:
     """Return the files of this user and this environment."""
-    return auth_files(os.environ, Path.home(), os.getuid())
+    return auth_files(os.environ, home(), os.getuid())
 
 
 def find(registry: str, repository: str, files: list[Path]) -> Found:

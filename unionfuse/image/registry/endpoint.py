@@ -34,9 +34,17 @@ class Trust:
     directories: tuple[Path, ...] = ()
 
 
+def home() -> Path:
+    """Return the home of this user; for one who has none, a path with nothing in it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
+
+
 def default_directories() -> tuple[Path, ...]:
     """Return where podman and docker keep certificates."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home() / ".config")
     return (
         config / "containers" / "certs.d",
         Path("/etc/containers/certs.d"),

@@ -29,13 +29,21 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def default_root(*, is_root: bool) -> Path:
-    """Return where the store of this user is: $UNIONFUSE_ROOT, /var/lib or the user's data."""
+    """Return where the store of this user is: $UNIONFUSE_ROOT, /var/lib or the user's data.
+
+    Raises:
+        StoreError: if the user has no home.
+    """
     if given := os.environ.get(ENVIRONMENT):
         return Path(given)
     if is_root:
         return SYSTEM_ROOT
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local/share") / _NAME
+    if data := os.environ.get("XDG_DATA_HOME"):
+        return Path(data, _NAME)
+    try:
+        return Path.home() / ".local/share" / _NAME
+    except RuntimeError:
+        raise StoreError("this user has no home for a store: set $UNIONFUSE_ROOT") from None
 
 
 @record

@@ -1,11 +1,18 @@
 import base64
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from unionfuse.image.errors import RegistryError
-from unionfuse.image.registry.credentials import Credentials, auth_files, find
+from unionfuse.image.registry.credentials import (
+    Credentials,
+    auth_files,
+    default_auth_files,
+    find,
+)
+from unionfuse.image.registry.endpoint import Trust, default_directories, tls_context
 
 SECRET = "correct horse"
 
@@ -44,6 +51,20 @@ def test_the_files_of_podman_come_before_those_of_docker() -> None:
     assert auth_files({"DOCKER_CONFIG": "/d"}, Path("/home/u"), 7)[0] == Path(
         "/run/containers/7/auth.json"
     )
+
+
+def test_a_user_without_a_home_has_files_elsewhere_at_most(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HOME", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)  # of nobody
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "containers").mkdir()
+    assert find("r.example", "a", default_auth_files()).credentials is None
+    assert tls_context("r.example", Trust(directories=default_directories()))
+    write(tmp_path / "containers/auth.json", auths={"r.example": entry()})
+    assert find("r.example", "a", default_auth_files()).credentials is not None
 
 
 def test_the_longest_key_counts(file: Path) -> None:

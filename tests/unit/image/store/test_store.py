@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -8,6 +9,7 @@ from unionfuse.image.errors import BadReference, Corrupt, NotFound, Refused, Sto
 from unionfuse.image.manifest import Descriptor, Platform
 from unionfuse.image.reference import Reference
 from unionfuse.image.store.database import DatabaseDamaged
+from unionfuse.image.store.places import default_root
 from unionfuse.image.store.store import Store
 
 X, Y = Reference.parse("localhost/x:1"), Reference.parse("localhost/y:1")
@@ -224,6 +226,14 @@ def test_a_store_of_a_later_version_is_left_alone(store, tmp_path):
         store.database._connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match="version 99"):
         Store.open(tmp_path / "store")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_store(monkeypatch):
+    for name in ("HOME", "XDG_DATA_HOME", "UNIONFUSE_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)  # of nobody
+    with pytest.raises(StoreError, match="UNIONFUSE_ROOT"):
+        default_root(is_root=False)
 
 
 def test_where_no_store_can_be_is_told(tmp_path):
