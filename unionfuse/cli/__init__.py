@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import sys
 
@@ -28,6 +29,8 @@ def main() -> None:
     end_at_once()
     from unionfuse.cli.group import cli
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may have what its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli(prog_name="unionfuse")
     except SystemExit as end:

@@ -240,6 +240,14 @@ def test_a_stream_that_is_closed_makes_no_traceback(
     assert (done.returncode, done.stderr) == (1, told)
 
 
+def test_what_a_terminal_does_not_have_is_shown_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "upper" / "caf\u00e9 \u2603").mkdir(parents=True)
+    command = [sys.executable, "-m", "unionfuse", "diff", str(tmp_path / "upper")]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    assert b"/caf\xe9 \\u2603\n" in done.stdout
+
+
 def test_a_path_of_any_bytes_makes_one_printable_line(tmp_path: Path) -> None:
     result = run("mount", "--read-only", os.fsencode(tmp_path) + b"/\xff\n\x1b[1m", str(tmp_path))
     assert result.exit_code == 1
