@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from unionfuse.image.digest import Digest, parse_digest
-from unionfuse.image.errors import NotFound, Refused
+from unionfuse.image.errors import Malformed, NotFound, Refused
 from unionfuse.image.layers.ahead import ahead
 from unionfuse.image.layers.compression import decompressed
 from unionfuse.image.layers.limits import Limits
@@ -78,12 +78,18 @@ def read_members(file: Readable, blobs: Blobs, watch: Watch, total: int) -> Memb
     """
     members = Members()
     limits = Limits(entries=_MAX_MEMBERS)
-    with ahead(decompressed(_Counted(file, watch, total))) as pieces:
-        tar = TarReader(pieces, limits)
-        for count, member in enumerate(tar):
-            if count >= limits.entries:
-                raise Refused(f"the archive has more than {_MAX_MEMBERS} files")
-            _take(tar, member, members, blobs)
+    count = 0
+    try:
+        with ahead(decompressed(_Counted(file, watch, total))) as pieces:
+            tar = TarReader(pieces, limits)
+            for count, member in enumerate(tar, 1):
+                if count > limits.entries:
+                    raise Refused(f"the archive has more than {_MAX_MEMBERS} files")
+                _take(tar, member, members, blobs)
+    except Malformed as err:
+        if count:
+            raise
+        raise Malformed(f"this is no archive of images: {err}") from None
     return members
 
 

@@ -158,6 +158,12 @@ def test_what_is_cut_is_told(store):
     assert store.database.names() == []
 
 
+@pytest.mark.parametrize("data", [b"", b"PK short", b"text\n" * 1000, bytes(1024)])
+def test_what_is_no_archive_is_called_so(store, data):
+    with pytest.raises(Malformed, match="this is no archive of images"):
+        load(store, data)
+
+
 def test_of_what_is_cut_no_part_stays(store, tmp_path):
     data = archive(layout_files(("localhost/x:1", make_image(BASE, {"big": os.urandom(5 << 20)}))))
     with pytest.raises(Malformed):
