@@ -313,6 +313,21 @@ def test_a_bundle_is_unpacked(run, loaded, tmp_path):
     assert run("unpack", "x:1", "bundle").stderr == "unionfuse: bundle is there, and not empty\n"
 
 
+def test_what_was_written_is_told_as_json(run, loaded, tmp_path):
+    known = {"id": loaded.config.digest, "digest": loaded.descriptor.digest}
+    image = {"ref": "localhost/x:1", **known}
+    assert objects(run("save", "x:1", "-o", "x", "--json")) == [image]
+    assert objects(run("export", "x:1", "-o", "x", "--json")) == {**known, "notes": []}
+    layers = [str(tmp_path / "layers" / name) for name in "12"]
+    assert objects(run("unpack", "x:1", tmp_path / "layers", "--json")) == {
+        **known,
+        "layers": layers,
+    }
+    assert objects(run("unpack", "--bundle", "x:1", "bundle", "--json")) == {**known, "layers": []}
+    for command in ("save", "export"):
+        assert run(command, "x:1", "--json").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("size", "shown"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (123_456_789, "123 MB"), (5 * 10**15, "5e+03 TB")],

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from unionfuse.cli.errors import reports_failures
-from unionfuse.cli.image.common import opened, platform_of, progress, quiet_option
+from unionfuse.cli.image.common import (
+    json_option,
+    opened,
+    platform_of,
+    print_json,
+    progress,
+    quiet_option,
+)
 from unionfuse.cli.image.output import new_directory, new_file
 
 if TYPE_CHECKING:
@@ -39,14 +46,16 @@ Examples:
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of an index.")
 @click.option("--all-platforms", is_flag=True, help="All images of an index that are here.")
 @quiet_option
+@json_option
 @reports_failures
-def command(
+def command(  # noqa: PLR0913 - one parameter an option
     refs: tuple[str, ...],
     output: str | None,
     kind: str,
     platform: str | None,
     all_platforms: bool,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write images to a file or a directory, every blob verified."""
     if all_platforms and (platform or kind == "docker-archive"):
@@ -54,8 +63,8 @@ def command(
     if output in (None, "-"):
         if kind == "oci-dir":
             raise click.UsageError("--format oci-dir needs -o DIR")
-        if sys.stdout.isatty():
-            raise click.UsageError("an archive is not for a terminal: give -o FILE")
+        if as_json or sys.stdout.isatty():
+            raise click.UsageError("an archive is not for --json or a terminal: give -o FILE")
     from unionfuse.image.archives import save
 
     with opened() as store, progress(quiet=quiet) as watch:
@@ -63,10 +72,21 @@ def command(
         if kind == "oci-dir":
             with new_directory(Path(str(output))) as directory:
                 save.save_oci_directory(store, wanted, directory, watch)
-            return
-        write = save.save_oci_archive if kind == "oci-archive" else save.save_docker_archive
-        with new_file(output) as file:
-            write(store, wanted, file, watch)
+        else:
+            write = save.save_oci_archive if kind == "oci-archive" else save.save_docker_archive
+            with new_file(output) as file:
+                write(store, wanted, file, watch)
+    if as_json:
+        print_json([_as_object(each) for each in wanted])
+
+
+def _as_object(wanted: Wanted) -> dict[str, object]:
+    name = wanted.reference
+    return {
+        "ref": None if name is None else str(name),
+        "id": wanted.image.id,
+        "digest": wanted.root.digest,
+    }
 
 
 def _wanted(store: Store, ref: str, platform: str | None, *, is_whole: bool) -> Wanted:
