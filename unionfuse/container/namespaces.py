@@ -60,10 +60,10 @@ def enter() -> None:
     """
     try:
         if os.geteuid() == 0:
-            unshare(CLONE_NEWNS)
+            leave_mounts()
         else:
             _enter_users()
-        sys_mount.mount(b"", b"/", b"", sys_mount.MS_REC | sys_mount.MS_SLAVE, b"")
+            sys_mount.mount(b"", b"/", b"", sys_mount.MS_REC | sys_mount.MS_SLAVE, b"")
     except OSError as err:
         raise ContainerError(_problem(err)) from None
 
@@ -97,6 +97,15 @@ def join(pid: int) -> None:
     if os.geteuid() != 0:
         os.setgid(0)
         os.setuid(0)
+
+
+def leave_mounts() -> None:
+    """Have a mount namespace apart from the one that this process is in, with what is there."""
+    try:
+        unshare(CLONE_NEWNS)
+        sys_mount.mount(b"", b"/", b"", sys_mount.MS_REC | sys_mount.MS_SLAVE, b"")
+    except OSError as err:
+        raise ContainerError(_problem(err)) from None
 
 
 def granted() -> Maps | None:

@@ -16,7 +16,8 @@ _STREAM = "-"  # stdin or stdout
 EPILOG = """\b
 One of SRC and DST is CONTAINER:PATH. The other may be -: a tar on stdin, which is unpacked into the
 directory PATH, or on stdout. Else the rules for names are docker's: into a directory that is
-there, else to that name; SRC/. is what is in a directory, without itself.
+there, else to that name; SRC/. is what is in a directory, without itself. A file takes the place
+of one that is there. Volumes of the container are seen, a tmpfs of it is not.
 
 \b
 Examples:
