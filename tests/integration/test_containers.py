@@ -173,6 +173,45 @@ def test_files_are_copied_in_and_out_by_dockers_rules(tool: Tool, tmp_path: Path
     assert "nosuch" in tool.run("cp", "box:/nosuch", tmp_path, code=1).stderr
 
 
+def test_what_is_copied_again_takes_the_place_of_what_is_there(tool: Tool) -> None:
+    script = """
+        mkdir /d; echo new > /d/a; ln /d/a /d/b; mkfifo /d/p; ln -s /etc/hostname /d/abs
+        mkdir /e; echo old > /e/a; ln /e/a /kept; ln -s /e/there /way
+    """
+    tool.run("run", "--name", "box", IMAGE, "sh", "-euc", script)
+    out = tool.base / "home/again"
+    for _ in range(2):
+        tool.run("cp", "box:/d/.", out)
+        tool.run("cp", f"{out}/.", "box:/e")
+    tool.run("cp", out / "a", "box:/way")  # a symlink that is named is followed
+    shown = tool.base / "home/shown"
+    tool.run("cp", "box:/", shown)
+    read = {name: (shown / name).read_text() for name in ("e/a", "e/b", "kept", "e/there")}
+    assert read == {"e/a": "new\n", "e/b": "new\n", "kept": "old\n", "e/there": "new\n"}
+    assert (shown / "e/a").stat().st_ino == (shown / "e/b").stat().st_ino
+    assert os.readlink(shown / "e/abs") == "/etc/hostname"
+    assert (shown / "e/p").is_fifo()
+    assert "no file" in tool.run("cp", "box:/kept", out / "p", code=1).stderr
+
+
+def test_what_is_copied_to_a_volume_is_in_the_volume(tool: Tool) -> None:
+    for name in ("open", "closed"):
+        (tool.base / "home" / name).mkdir(exist_ok=True)
+        (tool.base / "home" / name).chmod(0o777)
+    (tool.base / "home/closed/file").write_text("closed\n")
+    options = ["-v", "home/open:/v", "-v", "home/closed:/v/ro:ro"]
+    started(tool, "box", *options)
+    for name in ("runs", "stopped"):
+        tool.run("cp", "home/closed/file", f"box:/v/{name}")
+        assert (tool.base / "home/open" / name).read_text() == "closed\n"
+        tool.run("cp", "box:/v/ro/file", f"home/{name}")
+        assert (tool.base / "home" / name).read_text() == "closed\n"
+        said = tool.run("cp", f"home/{name}", "box:/v/ro/no", code=1).stderr
+        assert "Read-only" in said
+        tool.run("stop", "-t", "0", "box")
+    assert tool.out("diff", "box") == "A /v"
+
+
 def test_relative_paths_are_meant_from_where_the_command_is(tool: Tool) -> None:
     for directory in ("home/in", "home/out"):
         (tool.base / directory).mkdir(exist_ok=True)

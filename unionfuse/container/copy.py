@@ -8,8 +8,10 @@ else. What comes out of a container is taken with the care that a stranger's tar
 from __future__ import annotations
 
 import bz2  # noqa: F401 - tarfile asks for these when it is too late: in another root
+import contextlib
 import lzma
 import os
+import stat
 import tarfile
 import zlib
 from dataclasses import dataclass, replace
@@ -164,6 +166,8 @@ def _place(copying: Copying, *, is_dir: bool) -> tuple[str, str]:
     """Return the directory and the name that what is copied gets."""
     source, target = copying.source, copying.target or "."
     plain = target.rstrip("/") or "/"
+    if os.path.islink(plain):  # one that is named is followed, in whose root we are
+        plain = os.path.realpath(plain)
     contents = source.endswith("/.") or PurePath(source).name == ""
     if os.path.isdir(plain):
         if is_dir and contents:
@@ -171,6 +175,8 @@ def _place(copying: Copying, *, is_dir: bool) -> tuple[str, str]:
         return plain, PurePath(source).name
     if target.endswith("/") and not is_dir:
         raise FileNotFoundError(2, "no such directory", target)
+    if os.path.exists(plain) and not (os.path.isdir(plain) or os.path.isfile(plain)):
+        raise FileExistsError(17, "it is there and no file", target)  # a device, for one
     if is_dir and os.path.exists(plain):
         raise NotADirectoryError(20, "a directory can not be copied over a file", target)
     parent, name = os.path.split(plain)
@@ -195,7 +201,21 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: str, *, own
     if not owners:
         member.uid, member.gid = os.geteuid(), os.getegid()
     member.uname = member.gname = ""
+    _make_way(directory, member)
     tar.extract(member, directory, numeric_owner=True, filter=_kept_below)
+
+
+def _make_way(directory: str, member: tarfile.TarInfo) -> None:
+    """Remove what a file replaces: its other names keep what they have, and one that runs goes on.
+
+    What can not be removed, since it is mounted, is written to.
+    """
+    path, top = os.path.join(directory, member.name), os.path.realpath(directory)
+    if os.path.commonpath((os.path.realpath(os.path.dirname(path)), top)) != top:
+        return  # what is outside is refused when it is to be written
+    with contextlib.suppress(OSError):
+        if not (member.isdir() or stat.S_ISDIR(os.lstat(path).st_mode)):
+            os.unlink(path)
 
 
 def _kept_below(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
