@@ -143,21 +143,30 @@ def close(sources: list[Source]) -> None:
 
 def _find_one(tree: Tree, pattern: str, line: int, found: list[Source]) -> None:
     path = os.path.normpath("/" + pattern).lstrip("/")
-    if not _META.search(path):
-        if path and tree.ignore.ignores(path) and not tree.ignore.has_exceptions:
-            raise BuildError(f"{pattern} is left out by .dockerignore", line)
-        try:
-            found.append(_open(tree, path))
-        except OSError as err:
-            raise BuildError(f"{pattern}: {err.strerror}", line) from None
-        return
+    is_one = not _META.search(path)
     try:
-        matching = _matching(tree, path)
-        found.extend(_open(tree, each) for each in matching)
+        for each in [path] if is_one else _matching(tree, path):
+            if not _is_left_out(tree, each):
+                found.append(_open(tree, each))
+            elif is_one:
+                raise BuildError(f"{pattern} is left out by .dockerignore", line)
     except ValueError as err:
         raise BuildError(f"{pattern!r} is no pattern: {err}", line) from None
     except OSError as err:
         raise BuildError(f"{pattern}: {err.strerror}", line) from None
+
+
+def _is_left_out(tree: Tree, path: str) -> bool:
+    """Tell whether .dockerignore leaves a path out, with all that is in it."""
+    if not path or not tree.ignore.ignores(path):
+        return False
+    if not tree.ignore.has_exceptions:
+        return True
+    source = _open(tree, path)
+    try:
+        return not (source.is_dir and any(True for _ in source.entries()))
+    finally:
+        os.close(source.fd)
 
 
 def _open(tree: Tree, path: str) -> Source:
@@ -180,12 +189,7 @@ def _matching(tree: Tree, pattern: str) -> list[str]:
     *above, last = pattern.split("/")
     for part in above:
         paths = [path for base in paths for path in _names(tree, base, part)]
-    return sorted(
-        path
-        for base in paths
-        for path in _names(tree, base, last)
-        if not tree.ignore.ignores(path) or tree.ignore.has_exceptions
-    )
+    return sorted(path for base in paths for path in _names(tree, base, last))
 
 
 def _names(tree: Tree, base: str, part: str) -> list[str]:

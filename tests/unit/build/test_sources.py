@@ -87,6 +87,22 @@ class TestFind:
         with found(context, "*.txt", ignore="a.*") as each:
             assert [source.path for source in each] == ["b.txt"]
 
+    def test_exceptions_bring_nothing_else_back(self, context: Path) -> None:
+        rules = "*\n!dir/sub/x.log"
+        for pattern in ("a.txt", "dir/file"):
+            with (
+                pytest.raises(BuildError, match=r"left out by .dockerignore"),
+                found(context, pattern, ignore=rules),
+            ):
+                pass
+        with found(context, "*", ignore=rules) as each:
+            assert [source.path for source in each] == ["dir"]
+        with (
+            pytest.raises(BuildError, match="left out"),
+            found(context, "dir", ignore="*\n!a.txt"),
+        ):
+            pass
+
     def test_one_pattern_may_find_nothing_but_not_all(self, context: Path) -> None:
         with found(context, "a.txt", "none*") as each:
             assert len(each) == 1
