@@ -59,14 +59,17 @@ def restore(database: Database, index: Path) -> None:
 
 
 def problem(database: Database, index: Path) -> str | None:
-    """Say what is wrong with the index, None if it has the names that the database has."""
-    with database.transaction():  # it changes before the database does
+    """Say what is wrong with the index, None if names can be restored from it.
+
+    They need not be those of the database: a command that was killed has changed one of the two,
+    and the next one writes the index anew.
+    """
+    with database.transaction():  # nobody replaces it meanwhile
         try:
-            found = {name: descriptor.digest for name, descriptor in _read(index).items()}
+            _read(index)
         except ImageError as err:
             return str(err)
-        known = {name.reference: name.descriptor.digest for name in database.names()}
-    return None if found == known else "it does not have the names of images that the database has"
+        return f"{index} is missing" if database.names() and not index.exists() else None
 
 
 def rewrite(database: Database, index: Path) -> None:
