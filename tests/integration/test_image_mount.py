@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -172,6 +173,26 @@ def test_a_full_disk_is_told_and_nothing_is_lost(small_store: Path, tmp_path: Pa
     assert "no room" in done.stderr
     assert image("verify").stdout == "3 blobs and 1 layers verified\n"
     assert image("rm", "localhost/small:1").returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["rm", "gc"])
+def test_room_can_be_made_where_there_is_none(small_store: Path, tmp_path: Path, verb: str) -> None:
+    def image(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return unionfuse("image", "--root", small_store, *arguments)
+
+    made = make_image({"./": None, "file": os.urandom(100_000)})
+    (tmp_path / "x.tar").write_bytes(archive(layout_files(("localhost/x:1", made))))
+    assert image("load", tmp_path / "x.tar").returncode == 0
+    if verb == "gc":
+        assert image("rm", "--keep-layers", "localhost/x:1").returncode == 0
+        image("ls")  # has the room that rm needs put aside again
+    with contextlib.suppress(OSError), (small_store / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    done = image(verb, *(["localhost/x:1"] if verb == "rm" else []))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "freed 2" in done.stdout  # kB
+    assert image("verify").stdout == "0 blobs and 0 layers verified\n"
 
 
 def test_without_subordinate_ids_owners_are_shown_by_the_mount() -> None:

@@ -36,9 +36,9 @@ def chosen() -> Chosen:
     return click.get_current_context().find_object(Chosen) or Chosen()
 
 
-def opened() -> Store:
+def opened(*, makes_room: bool = False) -> Store:
     """Open the store that the command line names; use it in a `with`."""
-    store = Store.open(chosen().root)
+    store = Store.open(chosen().root, makes_room=makes_room)
     if chosen().unlimited:
         store.limits = _UNLIMITED
     return store

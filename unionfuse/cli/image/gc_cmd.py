@@ -29,7 +29,7 @@ def command(dry_run: bool, build_cache: bool, as_json: bool) -> None:
     """Remove the blobs and layers that no image has, and what was left by cut transfers."""
     from unionfuse.image.store.collect import collect
 
-    with opened() as store:
+    with opened(makes_room=not dry_run) as store:
         collected = collect(store, build_cache=build_cache, dry_run=dry_run)
     if as_json:
         print_json(collected._asdict())

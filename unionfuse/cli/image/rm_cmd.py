@@ -33,14 +33,15 @@ def command(refs: tuple[str, ...], keep_layers: bool, as_json: bool) -> None:
     removed: list[str] = []
     problems: list[str] = []
     collected = Collected([], [], 0)
-    with opened() as store:
+    with opened(makes_room=True) as store:
         for ref in refs:
             try:
                 removed += store.remove(ref)
             except ImageError as err:
                 problems.append(str(err))
     if removed and not keep_layers:
-        with opened() as store:  # anew: what was looked at in removing is not in use any more
+        # anew: what was looked at in removing is not in use any more
+        with opened(makes_room=True) as store:
             collected = collect(store, partials=False)
     if as_json:
         print_json(

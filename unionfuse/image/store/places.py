@@ -5,6 +5,7 @@
     ROOT/blobs/sha256/HEX          documents and compressed layers (blobs.py)
     ROOT/layers/ALG-HEX/           a layer by its diff_id: fs/, index and facts.json (unpacking.py)
     ROOT/layers/chain-ALG-HEX/     one whose tar lacks directories, by chain_id, likewise
+    ROOT/reserve                   room for what rm and gc write where there is no other left
     ROOT/lock                      held while something is put to use, or is removed (lease.py)
     ROOT/seccomp                   a filter of system calls, to be used again (container/filters.py)
     ROOT/containers/               what is made of images, and what that needs (container/state.py)
@@ -15,6 +16,7 @@ What is in blobs/ and layers/ is complete: it got there by one rename.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from unionfuse.record import record
 ENVIRONMENT = "UNIONFUSE_ROOT"
 SYSTEM_ROOT = Path("/var/lib/unionfuse")
 _NAME = "unionfuse"
+_RESERVE_BYTES = 256 << 10  # SQLite alone takes 100 KiB
+_MUCH = 4  # times as much has to be free for it
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -87,6 +91,28 @@ class Places:
         """The file whose lock keeps removing apart from putting to use."""
         return self.root / "lock"
 
+    @property
+    def reserve(self) -> Path:
+        """A file that is only there to be removed where there is no room."""
+        return self.root / "reserve"
+
+    def use_reserve(self) -> None:
+        """Give room for what makes room; the next command puts it aside again."""
+        self.reserve.unlink(missing_ok=True)
+
+    def _fill_reserve(self) -> None:
+        room = os.statvfs(self.root)
+        if room.f_bavail * room.f_frsize < _MUCH * _RESERVE_BYTES:
+            return  # other commands need it
+        with contextlib.suppress(OSError):
+            fd = os.open(self.reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, _RESERVE_BYTES)
+            except OSError:
+                self.reserve.unlink()
+            finally:
+                os.close(fd)
+
     def make(self) -> None:
         """Make the directories; they may be there.
 
@@ -102,6 +128,8 @@ class Places:
             if not layout.exists():
                 layout.write_bytes(_LAYOUT)
             self.lock.touch(mode=0o600)
+            if not self.reserve.exists():
+                self._fill_reserve()
         except OSError as err:
             known = as_store_error(err)
             if isinstance(known, StoreError):

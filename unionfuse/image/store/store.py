@@ -63,14 +63,20 @@ class Store:
         self._mutex = threading.RLock()
 
     @classmethod
-    def open(cls, root: Path | None = None) -> Store:
+    def open(cls, root: Path | None = None, *, makes_room: bool = False) -> Store:
         """Open the store at `root`, or that of this user; make it if it is not there.
+
+        Args:
+            root: None for that of this user.
+            makes_room: take what is put aside for when there is none.
 
         Raises:
             StoreError: if it can not be used; the text says why.
         """
         places = Places((root or default_root(is_root=is_root())).absolute())
         places.make()
+        if makes_room:
+            places.use_reserve()
 
         def fill(database: Database) -> None:
             from unionfuse.image.store import unpacking  # takes long to load
