@@ -301,6 +301,42 @@ class TestOtherStores:
                 image = f"localhost/over:{count}"
                 assert "more" in engine.podman(*RUN, image, "cat", "/kept")
 
+    @pytest.mark.parametrize("form", ["overlayfs", "userxattr"])
+    def test_a_converted_store_goes_over_to_the_kernels_overlayfs(
+        self, house: House, form: str
+    ) -> None:
+        program = house.base / "unionfuse-overlay"
+        tool = clients.make_program(house.base, "unionfuse")
+        is_root = form == "overlayfs"
+        with clients.engine(house, f"to-{form}", is_root=is_root, program=program) as engine:
+            engine.podman("import", "--quiet", house.base / "busybox.tar", IMAGE)
+            engine.run("sh", "-c", f"printf 'FROM {IMAGE}\nRUN rm /bin/vi\n' > tmp/Containerfile")
+            engine.podman("build", "--quiet", "-t", "localhost/less:1", engine.base / "tmp")
+            script = (
+                "rm -r /var/log; mkdir /var/log; echo x > /kept; ls -d /bin/vi /var/log/* /kept"
+            )
+            create = ("run", "--network=none", "--name=c", "localhost/less:1", "sh", "-c", script)
+            engine.podman(*create, check=False)
+            wait_until(lambda: not engine.daemons())
+            convert = f"""
+                set -e
+                cd graph/overlay
+                for layer in [0-9a-f]*/; do
+                    {tool} convert --to {form} --workdir "$layer/work" "$layer/diff"
+                done
+                rm .has-mount-program
+            """
+            engine.run(*([] if is_root else ["podman", "unshare"]), "sh", "-c", convert)
+            clients.use_program(engine, None)
+            said = engine.podman(
+                *RUN, "localhost/less:1", "sh", "-c", "mount; ls /bin/.wh* /bin/vi", check=False
+            )
+            assert said.startswith("overlay on / type overlay (")
+            assert said.count("No such file") == 2
+            again = engine.podman("start", "--attach", "c", check=False)
+            assert "/kept" in again
+            assert again.count("No such file") == 2
+
     def test_force_mask_keeps_owners_in_attributes(self, house: House) -> None:
         with clients.engine(
             house, "masked", is_root=False, program=house.base / "unionfuse-overlay",

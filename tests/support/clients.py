@@ -264,11 +264,12 @@ def engine(
             time.sleep(0.05)
 
 
-def use_program(engine: Engine, program: Path) -> None:
-    """Have an engine that is there call another mount program from now on."""
+def use_program(engine: Engine, program: Path | None) -> None:
+    """Have an engine that is there call another mount program from now on; None for none."""
     config = engine.base / "storage.conf"
     lines = config.read_text().splitlines()
-    new = [f'mount_program = "{program}"' if "mount_program" in line else line for line in lines]
+    wanted = "" if program is None else f'mount_program = "{program}"'
+    new = [wanted if "mount_program" in line else line for line in lines]
     config.write_text("\n".join(new))
 
 
