@@ -201,6 +201,18 @@ class TestServer:
         assert (done.returncode, done.stderr) == (0, "")
         assert all((layers.mnt / "file").read_text() == "lower\n" for layers in unions)
 
+    def test_one_that_does_not_answer_is_not_waited_for(self, served):
+        """It may be in a control group that is frozen; what asks it is in another."""
+        [server] = served.servers()
+        os.kill(server, signal.SIGSTOP)
+        try:
+            layers = served.mount("itself")
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert served.daemon_of(layers)  # there is one
+        assert served.has_served(served.mount("served"))
+        assert served.daemon_of(layers)  # and no other one came when the server went on
+
     def test_it_ends_when_it_is_not_needed(self, engine):
         engine.env[SECONDS] = "1.5"
         engine.mount("first")

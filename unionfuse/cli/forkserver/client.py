@@ -22,6 +22,7 @@ DECLINED = 0  # in place of the pid of a process that does it
 SECONDS = "UNIONFUSE_FORKSERVER_SECONDS"
 """The variable that says how long a server waits for the next request; 0: there is none."""
 _DEFAULT_SECONDS = 30.0
+_GREETING_SECONDS = 3.0  # a server that is frozen, or worse, says nothing
 _MOST_SECONDS = 86_400.0
 _TITLE_ROOM = 8192
 _PREFIX = "forkserver-"
@@ -114,7 +115,11 @@ def _accepted(server: _socket.socket, place: Place, argv: list[str]) -> int | No
     """Return the process that does what is asked for; None if none does."""
     cwd = -1
     try:
+        server.settimeout(_GREETING_SECONDS)
         server.connect(place.socket)
+        # before anything is sent: what somebody waits for the end of would be held in the queue
+        server.recv(1)
+        server.settimeout(None)
         cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         request = (identity.of_program(), argv, sys.orig_argv, dict(os.environ))
         fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2, cwd))

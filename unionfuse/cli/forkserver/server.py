@@ -110,6 +110,7 @@ class Server:
         """Be the child: do what is asked for, and tell the exit status."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
+            connection.send(b"\0")  # the client sends nothing to a server that does not answer
             request, fds = _received(connection)
             accepts = self._can_be(connection, request)
             if accepts:
