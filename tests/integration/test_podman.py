@@ -295,7 +295,7 @@ class TestOtherStores:
             for count, which in enumerate((program, clients.FUSE_OVERLAYFS, program), 1):
                 clients.use_program(engine, which)
                 said = engine.podman("start", "--attach", "c", check=False)
-                assert said.count("more") == count
+                assert said.count("more") == count, said
                 assert "/bin/vi: No such file" in said
                 engine.podman("commit", "--quiet", "c", f"localhost/over:{count}")
                 image = f"localhost/over:{count}"

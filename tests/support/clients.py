@@ -270,7 +270,9 @@ def use_program(engine: Engine, program: Path | None) -> None:
     lines = config.read_text().splitlines()
     wanted = "" if program is None else f'mount_program = "{program}"'
     new = [wanted if "mount_program" in line else line for line in lines]
-    config.write_text("\n".join(new))
+    whole = config.with_suffix(".new")
+    whole.write_text("\n".join(new))
+    whole.replace(config)  # at once: what cleans up behind the last container may be reading it
 
 
 def mount_program(base: Path) -> Path:
