@@ -103,9 +103,12 @@ def process(config: RunConfig, options: RunOptions, user: User, setting: Setting
     _check_ids(user, setting)
     held = list(CAPABILITIES)
     given = held if user.uid == 0 else []  # what a process that is not root has by itself
+    # The own group is among the further ones, or setgid(2) would get rid of it, and with it of
+    # modes that allow its members less than others. With a single id there are none.
+    groups = dict.fromkeys((user.gid, *user.groups)) if setting.highest_gid else user.groups
     return {
         "terminal": options.tty,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(groups)},
         "args": arguments(config, options),
         "env": environment(config, options, user, setting.hostname),
         "cwd": _workdir(config, options),

@@ -59,7 +59,7 @@ def test_root_has_podmans_capabilities_and_another_user_none_in_effect() -> None
     other = make(user_is=User(5, 6, (7,)))["process"]
     assert "CAP_SYS_ADMIN" not in root["bounding"]
     assert root["effective"] == root["bounding"]
-    assert other["user"] == {"uid": 5, "gid": 6, "additionalGids": [7]}
+    assert other["user"] == {"uid": 5, "gid": 6, "additionalGids": [6, 7]}
     assert other["capabilities"]["effective"] == []
 
 
