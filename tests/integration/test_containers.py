@@ -77,7 +77,33 @@ def test_a_command_has_its_streams_and_its_exit_code(tool: Tool) -> None:
 def test_what_can_not_be_run_has_dockers_exit_codes(tool: Tool) -> None:
     assert "no image" in tool.run("run", "no-such-image", code=125).stderr
     assert "nosuch" in tool.run("run", "--rm", IMAGE, "nosuch", code=127).stderr
-    assert tool.run("run", "--rm", IMAGE, "/etc/passwd", code=126).stderr.count("\n") == 1
+    for no_program in ("/etc/passwd", "/etc"):
+        assert tool.run("run", "--rm", IMAGE, no_program, code=126).stderr.count("\n") == 1
+    for command in ("run", "exec"):  # 2 might be the program's
+        assert "Usage" in tool.run(command, "--nosuch", code=125).stderr
+
+
+def test_what_fails_with_one_of_several_containers_keeps_none_of_the_others(tool: Tool) -> None:
+    for name in ("one", "two"):
+        tool.run("run", "--name", name, IMAGE, "true")
+    for command, code in (("start", 125), ("stop", 1), ("rm", 1)):
+        done = tool.run(command, "one", "nosuch", "two", code=code)
+        assert done.stdout == "one\ntwo\n"
+        assert done.stderr == "unionfuse: no such container: nosuch\n"
+        wait_for(lambda: tool.out("ps", "-q") == "")
+    assert tool.out("ps", "-aq") == ""
+
+
+def test_one_that_runs_is_left_alone_by_start(tool: Tool) -> None:
+    started(tool, "web")
+    assert tool.out("start", "web") == "web"
+    assert "is running" in tool.run("start", "-a", "web", code=125).stderr
+
+
+def test_the_own_group_is_among_the_further_ones(tool: Tool) -> None:
+    # or a program that sets its group would be rid of it (CVE-2022-2989)
+    said = tool.out("run", "--rm", "-u", "5:6", IMAGE, "grep", "Groups", "/proc/self/status")
+    assert said.split() == ["Groups:", "6"]
 
 
 def test_root_of_the_container_has_all_ids_and_few_rights(tool: Tool) -> None:

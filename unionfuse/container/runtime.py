@@ -21,7 +21,10 @@ _SECONDS = 60
 _UNIFIED = Path("/sys/fs/cgroup/unified")
 
 _NOT_FOUND = re.compile(r"executable file .*not found|No such file|not found in \$PATH")
-_NOT_PERMITTED = re.compile(r"permission denied|exec format error|is a directory", re.IGNORECASE)
+_NOT_PERMITTED = re.compile(  # crun says the last of a directory
+    r"permission denied|exec format error|is a directory|open executable: Operation not permitted",
+    re.IGNORECASE,
+)
 
 
 @record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from unionfuse.container.errors import ContainerError
 from unionfuse.syscalls.privilege import is_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from unionfuse.container.state import Containers
 
@@ -62,6 +63,53 @@ def reports_as_docker(command: Callable[P, T]) -> Callable[P, T]:
             raise click.exceptions.Exit(ContainerError.exit_code) from None
 
     return run
+
+
+class Failures:
+    """What could not be done with some of several containers, which keeps none of the others."""
+
+    def __init__(self) -> None:
+        self._exit_code = 0
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell of a failure in a `with` block, and go on."""
+        try:
+            yield
+        except ContainerError as err:
+            Failure(str(err)).show()
+            self._exit_code = err.exit_code
+
+    def end(self, exit_code: int | None = None) -> None:
+        """End with an exit code, that of the last failure by default, if there was one."""
+        if self._exit_code:
+            raise click.exceptions.Exit(self._exit_code if exit_code is None else exit_code)
+
+
+class ProgramCommand(click.Command):
+    """A command whose exit code is that of a program, and 125 where its own arguments are wrong."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 - click's
+        """See click."""
+        with _usage_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
+        """See click."""
+        with _usage_errors():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as err:
+        raise _ProgramUsageError(err.format_message(), err.ctx) from None
+
+
+class _ProgramUsageError(click.UsageError):
+    exit_code = ContainerError.exit_code
 
 
 def place(root: Path | None, outside: bool) -> Path:

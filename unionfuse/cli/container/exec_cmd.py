@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unionfuse.cli.container.common import containers_at, reports_as_docker, root_option
+from unionfuse.cli.container.common import (
+    ProgramCommand,
+    containers_at,
+    reports_as_docker,
+    root_option,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +29,12 @@ Examples:
 """
 
 
-@click.command("exec", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@click.command(
+    "exec",
+    cls=ProgramCommand,
+    epilog=EPILOG,
+    context_settings={"allow_interspersed_args": False},
+)
 @click.argument("name", metavar="CONTAINER")
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 @click.option("-d", "--detach", is_flag=True, help="Return at once.")

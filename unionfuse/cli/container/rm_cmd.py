@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
-from unionfuse.cli.container.common import containers_at, reports, root_option
+from unionfuse.cli.container.common import Failures, containers_at, reports, root_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,17 +25,19 @@ def command(names: tuple[str, ...], force: bool, root: Path | None) -> None:
     from unionfuse.container.stop import end, remove
 
     containers = containers_at(root)
+    ignored = (NoSuchContainer,) if force else ()
+    failures = Failures()
     found = []
-    for name in names:
-        try:
-            found.append((name, containers.find(name)))
-        except NoSuchContainer:
-            if not force:
-                raise
     # their processes are ended from here: in a namespace of our own we had no right to
-    for _, container in found:
-        end(containers, container, force=force)
-    namespaces.enter_users()
+    for name in names:
+        with failures.told(), contextlib.suppress(*ignored):
+            container = containers.find(name)
+            end(containers, container, force=force)
+            found.append((name, container))
+    if found:
+        namespaces.enter_users()
     for name, container in found:
-        remove(containers, container, force=force)
-        click.echo(name)
+        with failures.told():
+            remove(containers, container, force=force)
+            click.echo(name)
+    failures.end(1)

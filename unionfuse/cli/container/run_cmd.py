@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from unionfuse.cli.container.common import place, reports_as_docker, root_option
+from unionfuse.cli.container.common import ProgramCommand, place, reports_as_docker, root_option
 from unionfuse.syscalls.privilege import is_root
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ Examples:
 """
 
 
-@click.command("run", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@click.command(
+    "run",
+    cls=ProgramCommand,
+    epilog=EPILOG,
+    context_settings={"allow_interspersed_args": False},
+)
 @click.argument("image", metavar="IMAGE")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG]...]")
 @click.option("--name", metavar="NAME", help="Name of the container.  [default: one is made up]")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unionfuse.cli.container.common import containers_at, reports_as_docker, root_option
+from unionfuse.cli.container.common import Failures, containers_at, reports_as_docker, root_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @root_option
 @reports_as_docker
 def command(names: tuple[str, ...], attach: bool, interactive: bool, root: Path | None) -> None:
-    """Start containers that do not run, with all that they have written."""
+    """Start containers again, with all that they have written; one that runs is left alone."""
     attach = attach or interactive
     if attach and len(names) > 1:
         raise click.UsageError("only one container can be attached to")
@@ -29,16 +29,20 @@ def command(names: tuple[str, ...], attach: bool, interactive: bool, root: Path 
     from unionfuse.container.state import RUNNING
 
     containers = containers_at(root)
-    found = [containers.find(name) for name in names]
-    for container in found:
+    if attach:
+        container = containers.find(names[0])
         if recover(containers, container).status == RUNNING:
             raise WrongState(f"{container.record.name} is running")
-    if attach:
         namespaces.enter()
-        code = run.run_attached(containers, found[0], takes_input=interactive)
+        code = run.run_attached(containers, container, takes_input=interactive)
         if code:
             raise click.exceptions.Exit(code)
         return
-    for name, container in zip(names, found, strict=True):
-        run.start_in_child(containers, container)
-        click.echo(name)
+    failures = Failures()
+    for name in names:
+        with failures.told():
+            container = containers.find(name)
+            if recover(containers, container).status != RUNNING:
+                run.start_in_child(containers, container)
+            click.echo(name)
+    failures.end()

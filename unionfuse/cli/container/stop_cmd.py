@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unionfuse.cli.container.common import containers_at, reports, root_option
+from unionfuse.cli.container.common import Failures, containers_at, reports, root_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,9 @@ def command(names: tuple[str, ...], seconds: float, root: Path | None) -> None:
     from unionfuse.container.stop import stop
 
     containers = containers_at(root)
-    found = [containers.find(name) for name in names]
-    for name, container in zip(names, found, strict=True):
-        stop(containers, container, seconds)
-        click.echo(name)
+    failures = Failures()
+    for name in names:
+        with failures.told():
+            stop(containers, containers.find(name), seconds)
+            click.echo(name)
+    failures.end(1)
