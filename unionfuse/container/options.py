@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from unionfuse.container.errors import ContainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NETWORKS = ("none", "host")
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -112,6 +116,18 @@ def parse_tmpfs(text: str) -> Tmpfs:
     target, _, options = text.partition(":")
     words = tuple(word for word in options.split(",") if word)
     return Tmpfs(_target(target, f"tmpfs {text!r}"), words)
+
+
+def refuse_duplicates(mounts: Iterable[Bind | Tmpfs]) -> None:
+    """Refuse two things on one place, of which the container would see one.
+
+    Raises:
+        ContainerError: if there are.
+    """
+    seen: dict[str, Bind | Tmpfs] = {}
+    for mount in mounts:
+        if seen.setdefault(mount.target, mount) != mount:
+            raise ContainerError(f"two mounts on {mount.target}")
 
 
 def parse_size(text: str) -> int:

@@ -4,7 +4,15 @@ import pytest
 
 from unionfuse.container.errors import ContainerError
 from unionfuse.container.names import check_name, new_name
-from unionfuse.container.options import Bind, Tmpfs, parse_bind, parse_env, parse_size, parse_tmpfs
+from unionfuse.container.options import (
+    Bind,
+    Tmpfs,
+    parse_bind,
+    parse_env,
+    parse_size,
+    parse_tmpfs,
+    refuse_duplicates,
+)
 from unionfuse.container.signals import parse_signal
 
 
@@ -19,6 +27,13 @@ def test_a_volume_is_a_source_a_target_and_a_mode(tmp_path: Path) -> None:
 def test_a_volume_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ContainerError):
         parse_bind(text)
+
+
+def test_two_mounts_on_one_place_are_refused(tmp_path: Path) -> None:
+    volume = parse_bind(f"{tmp_path}:/there/")
+    refuse_duplicates([volume, volume, parse_tmpfs("/other")])
+    with pytest.raises(ContainerError, match="two mounts on /there"):
+        refuse_duplicates([volume, parse_tmpfs("/there")])
 
 
 def test_a_tmpfs_has_options() -> None:

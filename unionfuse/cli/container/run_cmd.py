@@ -134,6 +134,7 @@ def command(  # noqa: PLR0913 - one parameter an option
             remove=remove,
             io=io,
         )
+        opts.refuse_duplicates((*options.binds, *options.tmpfs))
         code = _run(place(root, outside), ready, Wanted(image, name), options, detach=detach)
     if code:
         raise click.exceptions.Exit(code)
