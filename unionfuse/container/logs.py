@@ -1,19 +1,21 @@
 """What a container has said, as conmon's log has it.
 
 A line of the log is `TIME STREAM F|P TEXT`: F for the end of a line, P for a part of one. At a
-certain size conmon begins the file anew.
+certain size conmon puts a new file in its place.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from unionfuse.container import processes
 from unionfuse.container.state import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from unionfuse.container.state import Container
 
@@ -34,28 +36,62 @@ class Line(NamedTuple):
     text: bytes
 
 
-def lines(container: Container, *, follow: bool = False) -> Iterator[Line]:
+def lines(
+    container: Container, *, count: int | None = None, follow: bool = False
+) -> Iterator[Line]:
     """Yield what the container has said; with `follow`, until it ends.
+
+    Args:
+        container: whose log is read.
+        count: of the lines that are there, the last that are yielded; None: all.
+        follow: whether those that come later are yielded too.
 
     Raises:
         OSError: if the log can not be read.
     """
+    file = _opened(container.log)
+    while file is not None:
+        with file:
+            log = _Log(file)
+            while True:
+                # both before the last look
+                ends = not follow or not _is_running(container)
+                replaced = follow and log.is_replaced(container.log)
+                found = log.new_lines()
+                yield from found if count is None else last(found, count)
+                count = None
+                if ends or replaced:
+                    break
+                time.sleep(_FOLLOW_SECONDS)
+        file = _opened(container.log) if replaced else None
+
+
+def _opened(path: Path) -> BinaryIO | None:
     try:
-        file = open(container.log, "rb")  # noqa: SIM115 - closed below
+        return open(path, "rb")
     except FileNotFoundError:
-        return
-    with file:
-        rest = b""
-        while True:
-            ends = not follow or not _is_running(container)  # before the last look
-            while data := file.read(1 << 16):
-                *whole, rest = (rest + data).split(b"\n")
-                yield from (line for text in whole if (line := parse(text)) is not None)
-            if ends:
-                return
-            time.sleep(_FOLLOW_SECONDS)
-            if file.tell() > container.log.stat().st_size:
-                file.seek(0)
+        return None
+
+
+class _Log:
+    """A file of a log, from its beginning to where it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._rest = b""
+
+    def new_lines(self) -> Iterator[Line]:
+        """Yield the lines that were not yielded yet."""
+        while data := self._file.read(1 << 16):
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            yield from (line for text in whole if (line := parse(text)) is not None)
+
+    def is_replaced(self, path: Path) -> bool:
+        """Tell whether another file is at `path`: nothing more is written to this one."""
+        try:
+            return not os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
+        except FileNotFoundError:
+            return False
 
 
 def parse(line: bytes) -> Line | None:
@@ -66,18 +102,6 @@ def parse(line: bytes) -> Line | None:
     if tag not in (b"F", b"P") or stream not in (b"stdout", b"stderr"):
         return None
     return Line(when, stream.decode(), text + b"\n" if tag == b"F" else text)
-
-
-def later(container: Container, begun: list[Line], *, follow: bool) -> Iterator[Line]:
-    """Yield lines that are there, then with `follow` those that come after the last of them."""
-    yield from begun
-    if follow:
-        reached = begun[-1] if begun else None
-        seen = reached is None
-        for line in lines(container, follow=True):
-            if seen:
-                yield line
-            seen = seen or line == reached
 
 
 def last(found: Iterator[Line], count: int) -> list[Line]:

@@ -24,15 +24,11 @@ _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 @reports
 def command(name: str, follow: bool, tail: int | None, timestamps: bool, root: Path | None) -> None:
     """Print what a container has said, on stdout and stderr as it has."""
-    from unionfuse.container.logs import last, later, lines
+    from unionfuse.container.logs import lines
 
     container = containers_at(root).find(name)
-    if tail is None:
-        found = lines(container, follow=follow)
-    else:
-        found = later(container, last(lines(container), tail), follow=follow)
     try:
-        for line in found:
+        for line in lines(container, count=tail, follow=follow):
             stamp = line.when + b" " if timestamps else b""
             os.write(_DESCRIPTORS[line.stream], stamp + line.text)
     except BrokenPipeError:  # enough, says the reader
