@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from unionfuse.build import sources as src
 from unionfuse.build.archives import as_tar
 from unionfuse.build.errors import BuildError
-from unionfuse.container import child
+from unionfuse.container import child, unpacking
 from unionfuse.syscalls import copyfile, xattr
 
 if TYPE_CHECKING:
@@ -257,20 +257,14 @@ class _Copier:
         member.uname = member.gname = ""
         path = os.path.join(target, member.name.lstrip("/"))
         if os.path.lexists(path) and not (member.isdir() and os.path.isdir(path)):
-            _kept_below(member, target)  # nothing is removed outside
+            unpacking.kept_below(member, target)  # nothing is removed outside
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path)
             else:
                 os.unlink(path)
-        tar.extract(member, target, numeric_owner=True, filter=_kept_below)
+        unpacking.extract(tar, member, target)
         if member.isreg() or member.isdir():
             for key, value in member.pax_headers.items():
                 name = os.fsencode(key.removeprefix(_PAX_XATTR))
                 if key.startswith(_PAX_XATTR) and name.startswith(src.CARRIED):
                     xattr.set_(os.fsencode(path), name, value.encode("utf-8", "surrogateescape"))
-
-
-def _kept_below(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """Refuse what would be written outside; the rest is kept as it is, setuid too."""
-    tarfile.tar_filter(member, path)
-    return member

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from unionfuse.container import child
+from unionfuse.container import child, unpacking
 from unionfuse.container.errors import ContainerError
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: str, *, own
         member.uid, member.gid = os.geteuid(), os.getegid()
     member.uname = member.gname = ""
     _make_way(directory, member)
-    tar.extract(member, directory, numeric_owner=True, filter=_kept_below)
+    unpacking.extract(tar, member, directory)
 
 
 def _make_way(directory: str, member: tarfile.TarInfo) -> None:
@@ -216,12 +216,6 @@ def _make_way(directory: str, member: tarfile.TarInfo) -> None:
     with contextlib.suppress(OSError):
         if not (member.isdir() or stat.S_ISDIR(os.lstat(path).st_mode)):
             os.unlink(path)
-
-
-def _kept_below(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """Refuse what would be written outside; the rest is kept as it is, setuid too."""
-    tarfile.tar_filter(member, path)
-    return member
 
 
 def _in_root(root: Path, work: Callable[[], None], *, closing: int | None = None) -> Child:
