@@ -367,6 +367,10 @@ class TestErrors:
             ("COPY --chown=who a /", "Dockerfile:3: --chown=who: the image has no user"),
             ("COPY a /etc/passwd/x", "Dockerfile:3: /etc/passwd is there, and no directory"),
             ("COPY --from=localhost/none / /", "Dockerfile:3: COPY: no image"),
+            (
+                "ARG U=https://x/y\nADD $U /",
+                "Dockerfile:4: ADD of https://x/y: URLs and git are not",
+            ),
         ],
     )
     def test_a_step_that_fails_is_one_line_with_its_place(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from unionfuse.build import metadata, running, sources, stages
-from unionfuse.build.check import check, parse_mode
+from unionfuse.build.check import check, parse_mode, refuse_urls
 from unionfuse.build.copying import Copying, Inline, copy, make_directory
 from unionfuse.build.dockerfile import is_heredoc, parse_trigger
 from unionfuse.build.draft import Draft, now
@@ -245,6 +245,8 @@ class Builder:
             for heredoc in step.heredocs
         ]
         patterns = [word for word in given if not (heredocs and is_heredoc(word))]
+        if step.keyword == "ADD":
+            refuse_urls(patterns, line)
         flags = {
             name: expand(value or "", variables, escape, line)
             for name, value in step.flags

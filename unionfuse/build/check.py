@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from unionfuse.build.errors import BuildError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from unionfuse.build.dockerfile import Instruction
 
 _URL = re.compile(r"(?:https?|ftp|git|ssh)://|git@|.*\.git(?:#.*)?$", re.IGNORECASE)
@@ -101,11 +103,20 @@ def _check_copy(instruction: Instruction) -> None:
     if mode is not None and "$" not in mode:
         parse_mode(mode, instruction)
     if keyword == "ADD":
-        for word in instruction.words[:-1]:
-            if _URL.match(word):
-                raise BuildError(f"ADD of {word}: URLs and git are not supported", line)
+        refuse_urls(instruction.words[:-1], line)
     if instruction.heredocs and instruction.flag("from"):
         raise BuildError(f"{keyword} --from takes no heredoc", line)
+
+
+def refuse_urls(words: Sequence[str], line: int) -> None:
+    """Look at what an ADD takes, as it is written or with its variables replaced.
+
+    Raises:
+        BuildError: if one is a URL or a place of git.
+    """
+    for word in words:
+        if _URL.match(word):
+            raise BuildError(f"ADD of {word}: URLs and git are not supported", line)
 
 
 def parse_mode(text: str, instruction: Instruction) -> int:
