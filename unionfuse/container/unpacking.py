@@ -7,13 +7,20 @@ import tarfile
 
 
 def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: str) -> None:
-    """Write a member below `directory`, with its owner, mode and time.
+    """Write a member below `directory`, with its owner, mode and time; absolute names, too.
 
     Raises:
         OSError: if it can not be written.
         tarfile.TarError: if it would be written outside, or is damaged.
     """
-    tar.extract(member, directory, numeric_owner=True, filter=kept_below)
+    member.name = member.name.lstrip("/")
+    if member.islnk():
+        member.linkname = member.linkname.lstrip("/")
+    try:
+        tar.extract(member, directory, numeric_owner=True, filter=kept_below)
+    except KeyError:  # tarfile's own, of a hard link
+        text = f"{member.name} is a link to {member.linkname}, which is not there"
+        raise tarfile.ExtractError(text) from None
     path = os.path.join(directory, member.name).rstrip("/")  # with a slash it would be followed
     if os.path.islink(path):  # to which tarfile gives no time
         os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""A member of a tar is written with its time, a symlink too."""
+"""Members of a tar are written below a directory, with their times."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unionfuse.container import copy
+from unionfuse.container import copy, unpacking
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -59,3 +59,25 @@ def test_a_symlink_gets_its_time_and_where_it_leads_none(tmp_path: Path) -> None
         ("away", "dangling", "file"), WHEN
     )
     assert time_of(outside) == before
+
+
+def extract(tmp_path: Path, tar: io.BytesIO) -> Path:
+    out = tmp_path / "out"
+    out.mkdir()
+    with tarfile.open(fileobj=tar) as opened:
+        for member in opened:
+            unpacking.extract(opened, member, str(out))
+    return out
+
+
+def test_absolute_names_are_below_the_directory(tmp_path: Path) -> None:
+    top = str(tmp_path / "file")  # which would be written else
+    linked = str(tmp_path / "linked")
+    out = extract(tmp_path, packed((top, tarfile.REGTYPE, ""), (linked, tarfile.LNKTYPE, top)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert os.path.samefile(f"{out}{top}", f"{out}{linked}")
+
+
+def test_a_link_to_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(tarfile.TarError, match="a is a link to nothing, which is not there"):
+        extract(tmp_path, packed(("a", tarfile.LNKTYPE, "nothing")))
