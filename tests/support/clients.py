@@ -127,7 +127,12 @@ def _house_script(base: Path) -> str:
         "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi",
         f"mkdir '{base}/dev'; mount -t tmpfs -o mode=755 devices '{base}/dev'",
     ]
-    for name, numbers, path in (("fuse", "10 229", "/dev/fuse"), ("tun", "10 200", "/dev/net/tun")):
+    devices = (
+        ("fuse", "10 229", "/dev/fuse"),
+        ("tun", "10 200", "/dev/net/tun"),
+        ("null", "1 3", "/dev/null"),  # crun gives it to the root of a container with mapped ids
+    )
+    for name, numbers, path in devices:
         device = f"'{base}/dev/{name}'"
         lines.append(f"mknod -m 666 {device} c {numbers}")
         lines.append(f"if [ -e {path} ]; then mount --bind {device} {path}; fi")
